@@ -170,7 +170,7 @@ def _start_display() -> Any:
     from rich.console import Console
 
     display = rp.Progress(
-        rp.TextColumn("{task.description}"),
+        rp.TextColumn("{task.description}", markup=False),
         rp.BarColumn(),
         rp.MofNCompleteColumn(),
         rp.TimeElapsedColumn(),

@@ -1,0 +1,94 @@
+"""`python -m nofa_jax COMMAND …`, installed as `nofa`.
+
+A command is a module with `EXAMPLE` (one command line), `add_arguments(parser)` and `run(args) -> int | None`. Its
+docstring is its help. Modules are imported only when their command is called, and import what is heavy inside `run`, so
+that --help is quick.
+"""
+
+import argparse
+import importlib
+import importlib.util
+import sys
+from typing import NoReturn
+
+from nofa_jax.cli import did_you_mean, exit_code
+from nofa_jax.errors import UserError
+
+COMMANDS = {  # name: (module, what it does)
+    "reenact": ("nofa_jax.commands.reenact", "a photo and a driving video in, an avatar video out"),
+    "render": ("nofa_jax.commands.render", "an avatar from a photo, in a pose and expression of your choice"),
+    "data": ("data_prep.show", "look into a packed data set: statistics, a sheet of frames"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are `UserError`s, hence one line."""
+
+    def error(self, message: str) -> NoReturn:
+        hint = ""
+        if message.startswith("unrecognized arguments: "):
+            name = message.removeprefix("unrecognized arguments: ").split()[0].partition("=")[0]
+            hint = did_you_mean(name, self._option_string_actions)
+        raise UserError(f"{message}{hint} (see {self.prog} --help)")
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    """Entry point of the console script."""
+    sys.exit(exit_code(lambda: dispatch(sys.argv[1:] if argv is None else argv)))
+
+
+def dispatch(argv: list[str]) -> int | None:
+    """Runs the command that `argv` names; raises `UserError` for an unknown command or option."""
+    commands = available()
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_overview(commands))
+        return 0
+    name, *rest = argv
+    if name == "--version":
+        from nofa_jax import __version__
+
+        print(f"nofa {__version__}")
+        return 0
+    if name not in commands:
+        raise UserError(f"unknown command {name!r}{did_you_mean(name, commands)} (see nofa --help)")
+    module = importlib.import_module(commands[name][0])
+    parser = _Parser(
+        prog=f"nofa {name}",
+        description=(module.__doc__ or "").strip(),
+        epilog=f"example:\n  {module.EXAMPLE}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(rest))
+
+
+def available() -> dict[str, tuple[str, str]]:
+    """The commands whose module is there: data_prep may be left out of an installation."""
+    return {name: entry for name, entry in COMMANDS.items() if _exists(entry[0])}
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # the parent package is missing
+        return False
+
+
+def _overview(commands: dict[str, tuple[str, str]]) -> str:
+    rows = "\n".join(f"  {name:<10} {summary}" for name, (_, summary) in commands.items())
+    return f"""usage: nofa COMMAND [options]      (or python -m nofa_jax COMMAND)
+
+NOFA: one portrait photo in, a drivable 3D head avatar out. Training and evaluation: train.py and eval.py.
+
+commands:
+{rows}
+
+example:
+  nofa reenact --workdir=runs/quickstart --source=photo.jpg --driving=clip.mp4 --out=avatar.mp4
+
+nofa COMMAND --help explains one command."""
+
+
+if __name__ == "__main__":
+    main()
