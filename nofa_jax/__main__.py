@@ -9,6 +9,7 @@ import argparse
 import importlib
 import importlib.util
 import sys
+from types import ModuleType
 from typing import NoReturn
 
 from nofa_jax.cli import did_you_mean, exit_code
@@ -51,16 +52,20 @@ def dispatch(argv: list[str]) -> int | None:
         return 0
     if name not in commands:
         raise UserError(f"unknown command {name!r}{did_you_mean(name, commands)} (see nofa --help)")
-    module = importlib.import_module(commands[name][0])
+    return run_command(importlib.import_module(commands[name][0]), f"nofa {name}", rest)
+
+
+def run_command(module: ModuleType, prog: str, argv: list[str]) -> int | None:
+    """Parses `argv` with the arguments of a command's module and runs it; `prog` is how its help calls it."""
     parser = _Parser(
-        prog=f"nofa {name}",
+        prog=prog,
         description=(module.__doc__ or "").strip(),
         epilog=f"example:\n  {module.EXAMPLE}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     module.add_arguments(parser)
-    return module.run(parser.parse_args(rest))
+    return module.run(parser.parse_args(argv))
 
 
 def available() -> dict[str, tuple[str, str]]:
