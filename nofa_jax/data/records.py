@@ -57,7 +57,9 @@ class Dataset:
         cache_bytes: int,
     ) -> None:
         self.path, self.metadata = path, metadata
-        canonical = json.dumps(metadata, sort_keys=True).encode()
+        # File sizes are left out: protobuf orders a record's fields differently in every process.
+        content = {name: value for name, value in metadata.items() if name != "files"}
+        canonical = json.dumps(content, sort_keys=True).encode()
         self.fingerprint = hashlib.sha256(canonical).hexdigest()[:16]
         self._sources, self._index = sources, index
         self._cache: dict[tuple[str, int], dict[str, Any]] = {}
