@@ -25,8 +25,9 @@ def enable(directory: str | Path | None = None) -> Path | None:
     `directory="off"` turns it off; a directory that cannot be written is named in the log and the cache stays off. A
     cache that the user chose with JAX_COMPILATION_CACHE_DIR is left as it is.
     """
-    if directory is None and jax.config.jax_compilation_cache_dir:
-        return Path(jax.config.jax_compilation_cache_dir)
+    chosen = jax.config.values["jax_compilation_cache_dir"]
+    if directory is None and chosen:
+        return Path(chosen)
     if directory == "off":
         jax.config.update("jax_compilation_cache_dir", None)
         return None

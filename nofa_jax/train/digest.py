@@ -1,20 +1,22 @@
 """Fingerprints of arrays: what tells a good checkpoint from a damaged one, and one run's result from another's."""
 
 import hashlib
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
 
-def flatten(tree: PyTree) -> dict[str, object]:
+def flatten(tree: PyTree) -> dict[str, Any]:
     """Leaves by path (`params/encoder/kernel`), in jax's order: dict keys sorted, fields as declared."""
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def to_host(leaf: object) -> np.ndarray:
+def to_host(leaf: Any) -> np.ndarray:
     """The whole array in host memory, without a copy where that is possible; gathered if it lives on several hosts."""
     if isinstance(leaf, jax.Array):
         if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
@@ -28,7 +30,7 @@ def to_host(leaf: object) -> np.ndarray:
     return np.asarray(leaf)
 
 
-def leaf_digests(leaves: dict[str, object]) -> dict[str, str]:
+def leaf_digests(leaves: Mapping[str, Any]) -> dict[str, str]:
     """sha256 of each leaf's bytes (row-major, native order). Every process of a multi-host run has to call it."""
     arrays = [to_host(leaf) for leaf in leaves.values()]
     with ThreadPoolExecutor(max_workers=4) as pool:  # hashlib lets go of the interpreter lock
@@ -47,7 +49,7 @@ def params_digest(params: PyTree) -> str:
 
 
 def _bytes(array: np.ndarray) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
 def _sha256(array: np.ndarray) -> str:

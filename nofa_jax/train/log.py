@@ -10,7 +10,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -132,7 +132,7 @@ class StepTimer:
         self._since = time.perf_counter()
 
     @contextlib.contextmanager
-    def __call__(self, part: str) -> Iterator[None]:
+    def __call__(self, part: str) -> Generator[None]:
         begin = time.perf_counter()
         try:
             yield

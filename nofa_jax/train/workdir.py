@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from nofa_jax.errors import UserError
@@ -13,7 +13,7 @@ _LOCK = "lock"
 
 
 @contextlib.contextmanager
-def open_workdir(workdir: str | Path) -> Iterator[Path]:
+def open_workdir(workdir: str | Path) -> Generator[Path]:
     """Makes the directory, checks that it can be written, and holds its lock until the end of the `with` block.
 
     The lock belongs to the process and ends with it, kill -9 included; a forked worker that lives on does not keep it.
