@@ -57,8 +57,8 @@ class Dataset:
         cache_bytes: int,
     ) -> None:
         self.path, self.metadata = path, metadata
-        # File sizes are left out: protobuf orders a record's fields differently in every process.
-        content = {name: value for name, value in metadata.items() if name != "files"}
+        # Content only. Not the files: protobuf orders the fields of a record differently in every process.
+        content = [metadata[name] for name in ("format_version", "n_id", "n_exp", "splits")]
         canonical = json.dumps(content, sort_keys=True).encode()
         self.fingerprint = hashlib.sha256(canonical).hexdigest()[:16]
         self._sources, self._index = sources, index
@@ -99,14 +99,11 @@ class Dataset:
 
     def record(self, split: str, i: int) -> dict[str, Any]:
         """Record `i` decoded: image uint8 [h,w,3], mask uint8 [h,w], depth float32 [h,w] world units, and the rest."""
-        record = self.stored(split, i)
+        stored = self.stored(split, i)
         try:
-            record["image"] = images.decode_image(record["image"])
-            record["mask"] = images.decode_mask(record["mask"])
-            record["depth"] = images.decode_depth(record["depth"], record.pop("depth_scale"))
+            return decode(stored)
         except ValueError as error:
             raise self._corrupt(split, i, error) from error
-        return record
 
     def frames(self, split: str, records: Sequence[int] | np.ndarray) -> Frame:
         """Records stacked as one Frame of numpy arrays: image float32 [n,h,w,3] in [-1,1], mask [n,h,w] in [0,1]."""
@@ -150,6 +147,15 @@ class Dataset:
     def _corrupt(self, split: str, i: int, error: Exception) -> UserError:
         reason = " ".join(str(error).split())[:200]
         return UserError(f"{self.path}: record {i} of split {split!r} cannot be read ({reason}): {REMAKE}")
+
+
+def decode(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored record with its pixels decoded. Raises ValueError when they are no images."""
+    record = dict(stored)
+    record["image"] = images.decode_image(stored["image"])
+    record["mask"] = images.decode_mask(stored["mask"])
+    record["depth"] = images.decode_depth(stored["depth"], record.pop("depth_scale"))
+    return record
 
 
 def open_dataset(path: str | Path, cache_bytes: int = CACHE_BYTES) -> Dataset:

@@ -107,6 +107,8 @@ class _Tally:
                 self.index[name].append(int(record[name]))
             update_content_hash(self._hash, record)
             yield record
+        if not self.index["clip"]:
+            raise UserError("a split without any record cannot be written: leave it out or give it some")
 
     def summary(self) -> dict[str, Any]:
         """What metadata.json says of the split."""
@@ -136,7 +138,7 @@ def write_dataset(
     """Writes `splits` of stored records (see `encode_record`) as a new data set at `path`, all or nothing.
 
     The files are made in a hidden directory beside `path` and renamed at the end: what stands under `path` is whole.
-    A split may yield nothing; it is then left out. Raises UserError when `path` exists or there is no record at all.
+    Splits are read one after the other, each once. Raises UserError when `path` exists or a split yields nothing.
     """
     images.check_coding(coding)
     if path.exists():
@@ -170,11 +172,8 @@ def write_dataset(
 def _build(work: Path, splits: dict[str, Iterable[Record]], n_id: int, n_exp: int, coding: str) -> dict[str, _Tally]:
     """Runs the builder in a subdirectory of `work` and moves its files up into `work`."""
     tallies = {name: _Tally() for name in splits}
-    started = {name: _start(tallies[name].watch(records)) for name, records in splits.items()}
-    full = {name: records for name, records in started.items() if records is not None}
-    if not full:
-        raise UserError("no records to write: every split is empty")
-    builder = FrameRecords(work / "build", full, n_id, n_exp, coding)
+    watched = {name: tallies[name].watch(records) for name, records in splits.items()}
+    builder = FrameRecords(work / "build", watched, n_id, n_exp, coding)
     bars = tqdm_utils._active
     tfds.display_progress_bar(False)  # the caller shows progress
     try:
@@ -184,16 +183,4 @@ def _build(work: Path, splits: dict[str, Iterable[Record]], n_id: int, n_exp: in
     for file in Path(builder.data_dir).iterdir():
         file.rename(work / file.name)
     shutil.rmtree(work / "build")
-    return {name: tallies[name] for name in full}
-
-
-def _start(records: Iterator[Record]) -> Iterator[Record] | None:
-    """`records`, or None when there are none: tensorflow-datasets cannot write an empty split."""
-    for first in records:
-        return _chain(first, records)
-    return None
-
-
-def _chain(first: Record, rest: Iterator[Record]) -> Iterator[Record]:
-    yield first
-    yield from rest
+    return tallies

@@ -1,0 +1,138 @@
+"""Validates a data set record by record and gathers its statistics."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nofa_jax.data.records import FRAME_FIELDS, INDEX_FIELDS, PIXEL_FIELDS, Dataset, decode, open_dataset
+from nofa_jax.data.writer import update_content_hash
+from nofa_jax.errors import UserError
+from nofa_jax.progress import track
+
+ROTATION_TOLERANCE = 1e-4  # of R Rᵀ - 1: float32 rounding of a product of rotations stays below 1e-6
+LANDMARK_RANGE = (-0.5, 1.5)  # fractions of the image: a turned jaw may leave it, a wrong unit is far outside
+NEAR, FAR = 1.0, 6.0  # world units between which a head's depth must lie
+
+
+@dataclass
+class Report:
+    """What `check_dataset` found: at most a few dozen problems, one line each, and statistics by split."""
+
+    problems: list[str] = field(default_factory=list)
+    statistics: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def check_dataset(path: str | Path, max_problems: int = 20) -> Report:
+    """Reads every record; checks fields, ranges, cameras, index, content hash, and that splits share no identity.
+
+    Raises UserError when the data set cannot even be opened.
+    """
+    dataset = open_dataset(path, cache_bytes=0)
+    report = Report()
+    _check_identities(dataset, report)
+    for split in dataset.splits:
+        _check_split(dataset, split, report, max_problems)
+    return report
+
+
+def record_problems(record: dict[str, Any], size: int | None = None) -> list[str]:
+    """What is wrong with a decoded record (see `Dataset.record`); empty when it is fine. `size`: expected pixels."""
+    problems = []
+    for name in FRAME_FIELDS:
+        if not np.isfinite(record[name]).all():
+            problems.append(f"{name} is not finite")
+    for name in PIXEL_FIELDS:
+        h, w = record[name].shape[:2]
+        if (h, w) != record["image"].shape[:2] or (size is not None and (h, w) != (size, size)):
+            problems.append(f"{name} is {h}×{w} pixels")
+    return problems or [*_camera_problems(record), *_content_problems(record)]
+
+
+def _camera_problems(record: dict[str, Any]) -> list[str]:
+    problems = []
+    pose, intrinsics = record["cam2world"].astype(np.float64), record["intrinsics"]
+    turn, centre = pose[:3, :3], pose[:3, 3]
+    if np.abs(turn @ turn.T - np.eye(3)).max() > ROTATION_TOLERANCE or np.linalg.det(turn) < 0:
+        problems.append("cam2world is no rotation (rows of unequal length, skewed or mirrored)")
+    if np.abs(pose[3] - [0, 0, 0, 1]).max() > 1e-6:
+        problems.append("cam2world's last row is not 0 0 0 1")
+    if -centre @ turn[:, 2] <= 0:
+        problems.append("the camera looks away from the head (the origin is behind it)")
+    if not (0.5 < intrinsics[0, 0] < 50 and 0.5 < intrinsics[1, 1] < 50 and np.all(intrinsics[2] == [0, 0, 1])):
+        problems.append("intrinsics are not normalised by the image size")
+    return problems
+
+
+def _content_problems(record: dict[str, Any]) -> list[str]:
+    problems = []
+    if record["exp_coeff"].min(initial=0) < -10 or record["exp_coeff"].max(initial=0) > 10:
+        problems.append("exp_coeff is out of range")
+    if np.abs(record["id_coeff"]).max(initial=0) > 10:
+        problems.append("id_coeff is out of range")
+    low, high = LANDMARK_RANGE
+    if record["landmarks"].min() < low or record["landmarks"].max() > high:
+        problems.append("landmarks are not fractions of the image size")
+    depth, mask = record["depth"], record["mask"]
+    if not (mask > 127).any():
+        problems.append("the mask is empty")
+    seen = depth[depth > 0]
+    if seen.size and (seen.min() < NEAR or seen.max() > FAR):
+        problems.append(f"depth reaches from {seen.min():.2f} to {seen.max():.2f} world units")
+    return problems
+
+
+def _check_identities(dataset: Dataset, report: Report) -> None:
+    splits = dataset.splits
+    for k, one in enumerate(splits):
+        for other in splits[k + 1 :]:
+            both = np.intersect1d(dataset.index(one, "identity"), dataset.index(other, "identity"))
+            if len(both):
+                report.problems.append(f"identity {both[0]} is in {one} and in {other} ({len(both)} such identities)")
+
+
+def _check_split(dataset: Dataset, split: str, report: Report, max_problems: int) -> None:
+    digest, size = hashlib.sha256(), dataset.metadata.get("size")
+    coefficients, bytes_of = [], dict.fromkeys(PIXEL_FIELDS, 0)
+    for i in track(range(dataset.num_frames(split)), description=f"checking {split}"):
+        try:
+            stored = dataset.stored(split, i)
+            found = record_problems(decode(stored), size)
+        except (UserError, ValueError) as error:
+            found, stored = [str(error)], None
+        if stored is not None:
+            update_content_hash(digest, stored)
+            found += _index_problems(dataset, split, i, stored)
+            coefficients.append(stored["exp_coeff"])
+            for name in PIXEL_FIELDS:
+                bytes_of[name] += len(stored[name])
+        report.problems += [f"{split} record {i}: {problem}" for problem in found]
+        if len(report.problems) >= max_problems:
+            report.problems.append("… and perhaps more: stopped here")
+            return
+    if digest.hexdigest() != dataset.metadata["splits"][split]["content_sha256"]:
+        report.problems.append(f"{split}: the records are not those that were written (content hash differs)")
+    report.statistics[split] = _statistics(dataset, split, np.stack(coefficients), bytes_of)
+
+
+def _index_problems(dataset: Dataset, split: str, i: int, record: dict[str, Any]) -> list[str]:
+    return [
+        f"{name} is {record[name]}, index.npz says {dataset.index(split, name)[i]}"
+        for name in INDEX_FIELDS
+        if record[name] != dataset.index(split, name)[i]
+    ]
+
+
+def _statistics(dataset: Dataset, split: str, exp_coeff: np.ndarray, bytes_of: dict[str, int]) -> dict[str, Any]:
+    """Counts, bytes per frame, and how often each shape of the expression is visible (> 0.2)."""
+    names = dataset.metadata.get("exp_names") or [str(k) for k in range(exp_coeff.shape[1])]
+    active = (exp_coeff > 0.2).mean(axis=0)
+    return {
+        "frames": dataset.num_frames(split),
+        "clips": len(dataset.clips(split)),
+        "identities": len(np.unique(dataset.index(split, "identity"))),
+        "bytes_per_frame": {name: round(total / len(exp_coeff)) for name, total in bytes_of.items()},
+        "active": {name: round(float(a), 3) for name, a in zip(names, active, strict=True)},
+    }
