@@ -47,6 +47,7 @@ class Checkpointer:
         self._folder = Path(workdir).absolute() / _FOLDER
         self._keep, self._best, self._mode = keep, best, mode
         self._metrics: dict[int, dict[str, float]] = {}  # by step, read or written before
+        self._bytes = 0  # size of the last save
         with write_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
             self._delete_unfinished()
@@ -74,14 +75,15 @@ class Checkpointer:
         if step in self.steps() and not force:
             return False
         args, meta = save_args(step, state, extra or {}, metrics or {})
-        with write_errors(self._folder):
+        self._bytes = meta["bytes"]
+        with write_errors(self._folder, self._bytes):
             self._orbax.save(self._folder / f"{step:08d}", args, force=force)
         self._metrics[step] = meta["metrics"]
         return True
 
     def wait(self) -> None:
         """Blocks until the last save is complete, then deletes what need not be kept. Raises UserError as `save`."""
-        with write_errors(self._folder):
+        with write_errors(self._folder, self._bytes):
             try:
                 self._orbax.wait_until_finished()
             except Exception:

@@ -8,6 +8,8 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
+import os
 import re
 import shutil
 from collections.abc import Generator, Mapping, Sequence
@@ -26,9 +28,12 @@ from nofa_jax.train.digest import flatten, leaf_digests
 
 FORMAT = 1
 _CANNOT_WRITE = re.compile(
-    r"no space left|resource_exhausted|permission|read-only|file too large|quota|not a directory|input/output error",
+    "no space left on device|disk quota exceeded|file too large|permission denied|read-only file system"
+    "|not a directory|input/output error",
     re.IGNORECASE,
 )
+# orbax logs the traceback of every failure that it also raises; we say it once, in one line.
+logging.getLogger("absl").addFilter(lambda record: f"{os.sep}orbax{os.sep}" not in record.pathname)
 
 
 class DamagedCheckpoint(Exception):
@@ -63,6 +68,7 @@ def save_args(
         "step": step,
         "extra": json.loads(json.dumps(dict(extra))),  # as it will be read: keys as strings, tuples as lists
         "metrics": {name: float(value) for name, value in metrics.items()},
+        "bytes": sum(getattr(leaf, "nbytes", 8) for leaf in leaves.values()),
         "leaves": {
             path: {"shape": list(np.shape(leaf)), "dtype": _dtype(leaf), "sha256": digests[path]}
             for path, leaf in leaves.items()
@@ -110,16 +116,19 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def write_errors(folder: Path) -> Generator[None]:
-    """Turns a failure to write, such as a full disk, into UserError; anything else passes."""
+def write_errors(folder: Path, needed: int = 0) -> Generator[None]:
+    """Turns a failure to write (disk full, not writable) into UserError; `needed`: bytes to be written, if known."""
     try:
         yield
     except Exception as error:
-        if not isinstance(error, OSError) and not _CANNOT_WRITE.search(str(error)):
+        known = _CANNOT_WRITE.search(str(error))
+        if not isinstance(error, OSError) and known is None:
             raise
+        reason = known.group(0) if known else getattr(error, "strerror", None) or _first_line(error)
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         free = shutil.disk_usage(existing).free / 1e6
-        raise UserError(f"cannot write checkpoints to {folder}: {_first_line(error)} ({free:.0f} MB free)") from error
+        need = f"{needed / 1e6:.0f} MB needed, " if needed else ""
+        raise UserError(f"cannot write checkpoints to {folder}: {reason} ({need}{free:.0f} MB free)") from error
 
 
 def _read_leaves(path: Path, meta: Mapping[str, Any], targets: Mapping[str, ocp.RestoreArgs]) -> dict[str, Any]:
