@@ -91,12 +91,13 @@ class Checkpointer:
                 raise
             self._delete_old()
 
-    def restore(self, abstract_state: PyTree) -> Restored | None:
+    def restore(self, abstract_state: PyTree | Callable[[int], PyTree]) -> Restored | None:
         """The newest good checkpoint, or None when there is none at all.
 
         `abstract_state` has the structure, shapes and dtypes wanted, as arrays or ShapeDtypeStructs; their shardings,
-        if any, place the result. Damaged checkpoints are renamed to STEP.damaged with a warning. Raises UserError when
-        all are damaged, or when the newest good one is of another model.
+        if any, place the result. A function of the step gives it where the structure depends on the step. Damaged
+        checkpoints are renamed to STEP.damaged with a warning. Raises UserError when all are damaged, or when the newest
+        good one is of another model.
         """
         self.wait()
         found = _newest_good(

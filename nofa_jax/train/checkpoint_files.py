@@ -12,7 +12,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,9 +82,10 @@ def save_args(
     return ocp.args.Composite(meta=ocp.args.JsonSave(meta), **items), meta
 
 
-def read_state(path: Path, abstract_state: PyTree) -> Restored:
+def read_state(path: Path, abstract_state: PyTree | Callable[[int], PyTree]) -> Restored:
     """All of `abstract_state`. Raises DamagedCheckpoint; UserError when the checkpoint is of another model."""
     meta = read_meta(path)
+    abstract_state = abstract_state(meta["step"]) if callable(abstract_state) else abstract_state
     wanted = flatten(abstract_state)
     _check_same_model(path, meta["leaves"], wanted)
     found = _read_leaves(path, meta, {key: _target(wanted[key]) for key in meta["leaves"]})
