@@ -1,22 +1,12 @@
-"""The tri-plane read: PyTorch's grid_sample with EG3D's axes, its borders and its gradients."""
+"""The tri-plane read with EG3D's axes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from nofa_jax.rendering.triplane import EG3D_PLANE_AXES, plane_features, read_plane, sample_planes
+from nofa_jax.rendering.triplane import EG3D_PLANE_AXES, plane_features, sample_planes
 from tests import tolerances
 from tests.eg3d_golden import check, golden
-
-
-def _hat(plane, uv):
-    """Brute force: every texel times its tent function."""
-    h, w, _ = plane.shape
-    x, y = (uv[:, 0] + 1) * w / 2 - 0.5, (uv[:, 1] + 1) * h / 2 - 0.5
-    tent_x = jnp.maximum(1 - jnp.abs(x[:, None] - jnp.arange(w)[None]), 0)
-    tent_y = jnp.maximum(1 - jnp.abs(y[:, None] - jnp.arange(h)[None]), 0)
-    return jnp.einsum("ny,nx,yxc->nc", tent_y, tent_x, plane)
 
 
 def test_plane_axes_are_eg3ds():
@@ -27,14 +17,6 @@ def test_plane_axes_are_eg3ds():
     check(g, "triplane/projected", projected.reshape(6, -1, 2))
 
 
-@pytest.mark.parametrize("name", ["grid", "grid_edges"])
-def test_grid_sample_matches_pytorch(name):
-    g = golden("ops")
-    plane = jnp.asarray(np.moveaxis(g.input("interp_x")[0], 0, -1))
-    values = read_plane(plane, jnp.asarray(g.input(name)[0, 0]))
-    check(g, {"grid": "grid_sample", "grid_edges": "grid_sample_edges"}[name], np.asarray(values).T[None, :, None])
-
-
 def test_features_match_eg3d():
     g = golden("ops")
     planes = jnp.moveaxis(jnp.asarray(g.input("tri_planes")), 2, -1)
@@ -42,27 +24,6 @@ def test_features_match_eg3d():
     features = jax.jit(plane_features)(planes, points)
     check(g, "triplane/features", features)
     np.testing.assert_allclose(sample_planes(planes, points), features.mean(1), atol=tolerances.OPS_ATOL)
-
-
-def test_value_and_gradients_against_brute_force():
-    key = jax.random.split(jax.random.key(0), 3)
-    plane = jax.random.normal(key[0], (5, 7, 3))
-    uv = jax.random.uniform(key[1], (400, 2), minval=-1.4, maxval=1.4)
-    g = jax.random.normal(key[2], (400, 3))
-    np.testing.assert_allclose(read_plane(plane, uv), _hat(plane, uv), atol=tolerances.OPS_ATOL)
-    mine = jax.grad(lambda p, u: (read_plane(p, u) * g).sum(), (0, 1))(plane, uv)
-    brute = jax.grad(lambda p, u: (_hat(p, u) * g).sum(), (0, 1))(plane, uv)
-    for a, b in zip(mine, brute, strict=True):
-        np.testing.assert_allclose(a, b, rtol=tolerances.OPS_RTOL, atol=1e-4)
-
-
-def test_far_and_broken_coordinates_stay_finite():
-    plane = jnp.ones((4, 4, 2))
-    uv = jnp.array([[1e30, 0.0], [-1e30, 1e30], [jnp.inf, 0.0], [1.25, 0.0]])
-    value, gradients = jax.value_and_grad(lambda p, u: read_plane(p, u).sum(), (0, 1))(plane, uv)
-    assert value == 0
-    assert all(np.isfinite(x).all() for x in gradients)
-    read_plane(plane, jnp.full((1, 2), jnp.nan))  # must not read out of bounds
 
 
 def test_batched_reads_equal_single_ones_under_remat_and_jit():

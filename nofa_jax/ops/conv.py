@@ -1,0 +1,128 @@
+"""StyleGAN2's convolutions in NHWC: modulated, demodulated, upsampling (Karras et al. 2020, Sec. 2.2, App. B).
+
+An upsampling convolution is a transposed convolution of stride 2 followed by the [1, 3, 3, 1] filter. Both are computed
+on the four phases of the output (even and odd rows and columns), so no zeros are inserted and nothing is multiplied by
+them.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from nofa_jax.ops.resample import interleave
+
+FIR = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
+
+
+def modulated_conv(
+    x: Float[Array, "b h w i"],
+    kernel: Float[Array, "k k i o"],
+    style: Float[Array, "b i"],
+    up: int = 1,
+    demodulate: bool = True,
+) -> Float[Array, "b y x o"]:
+    """Convolution whose input channels are scaled by `style`; "same" padding; `up` is 1 or 2.
+
+    Demodulation divides each output channel by the norm of its scaled kernel. The scales go where they cost least: into
+    the kernel for one large image, else onto the activations (one shared kernel serves the whole batch).
+    """
+    style = style.astype(jnp.float32)
+    norm = None
+    if demodulate:
+        energy = jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=(0, 1))
+        norm = jax.lax.rsqrt(jnp.matmul(jnp.square(style), energy, precision="highest") + 1e-8)
+    if x.shape[0] == 1 and kernel[..., 0].size < x[0, ..., 0].size:
+        kernel = kernel * style[0][None, None, :, None]
+        if norm is not None:
+            kernel = kernel * norm[0][None, None, None, :]
+        return conv(x, kernel.astype(x.dtype), up)
+    x = x * style[:, None, None, :].astype(x.dtype)
+    y = conv(x, kernel.astype(x.dtype), up)
+    return y if norm is None else y * norm[:, None, None, :].astype(x.dtype)
+
+
+def conv(x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"], up: int = 1) -> Float[Array, "b y x o"]:
+    """Correlation with "same" padding, or, with up = 2, doubling first (kernel 3x3)."""
+    if up == 1:
+        return _correlate(x, kernel, "SAME")
+    if up != 2 or kernel.shape[:2] != (3, 3):
+        raise ValueError(f"conv: up {up} with a {kernel.shape[0]}x{kernel.shape[1]} kernel is not a case of StyleGAN2")
+    return _smooth(_transposed_phases(x, kernel))
+
+
+def pointwise(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "i o"], style: Float[Array, "b i"]
+) -> Float[Array, "b h w o"]:
+    """Modulated 1x1 convolution without demodulation (toRGB). Few outputs: the scales go into the matrix."""
+    scaled = (style[:, :, None] * kernel[None]).astype(x.dtype)
+    return jnp.einsum("bhwi,bio->bhwo", x, scaled)
+
+
+def _correlate(x: Array, kernel: Array, padding: str | list[tuple[int, int]]) -> Array:
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _transposed_phases(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """The four phases t[2r + a, 2c + b] of the transposed convolution (stride 2, no padding, 2h + 1 by 2w + 1).
+
+    t[2r] sees x[r] through the kernel's first row and x[r - 1] through its last; t[2r + 1] sees x[r] through the
+    middle one. Even phases have one row (column) more than x.
+    """
+    taps = (slice(2, None, -2), slice(1, 2))  # rows of the kernel, last first, seen by even and odd outputs
+    pads = ((1, 1), (0, 0))
+    return tuple(tuple(_correlate(x, kernel[taps[a], taps[b]], [pads[a], pads[b]]) for b in range(2)) for a in range(2))
+
+
+def _smooth(phases: tuple[tuple[Array, Array], tuple[Array, Array]]) -> Array:
+    """The [1, 3, 3, 1] filter (gain 4, padding 1) over interleaved phases: [b, 2h, 2w, o]."""
+    rows = [_smooth_axis(phases[0][b], phases[1][b], axis=1) for b in range(2)]
+    return interleave(*_filtered(rows[0], rows[1], 2), axis=2)
+
+
+def _smooth_axis(even: Array, odd: Array, axis: int) -> Array:
+    return interleave(*_filtered(even, odd, axis), axis=axis)
+
+
+def _filtered(even: Array, odd: Array, axis: int) -> tuple[Array, Array]:
+    """Even and odd outputs of the filter along one axis: taps 1/4, 3/4, 3/4, 1/4 over odd, even, odd, even samples."""
+    size = odd.shape[axis]
+    pad = [(0, 0)] * odd.ndim
+    pad[axis] = (1, 1)
+    padded = jnp.pad(odd, pad)
+
+    def cut(x: Array, start: int) -> Array:
+        return jax.lax.slice_in_dim(x, start, start + size, axis=axis)
+
+    a, b, c, d = (2 * tap for tap in FIR)
+    before, here, after = cut(padded, 0), odd, cut(padded, 2)
+    first, second = cut(even, 0), cut(even, 1)
+    return a * before + b * first + c * here + d * second, a * first + b * here + c * second + d * after
+
+
+def upfirdn2d(
+    x: Float[Array, "b h w c"],
+    taps: Float[Array, "kh kw"],
+    up: tuple[int, int] = (1, 1),
+    down: tuple[int, int] = (1, 1),
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
+    gain: float = 1.0,
+) -> Float[Array, "b y x c"]:
+    """Zero insertion, padding (negative crops), convolution with `taps`, decimation; pairs are (vertical, horizontal).
+
+    The general definition, for filters that are not on a hot path and as the reference of the phase forms above.
+    """
+    channels = x.shape[-1]
+    kernel = jnp.broadcast_to((gain * taps[::-1, ::-1])[:, :, None, None], (*taps.shape, 1, channels)).astype(x.dtype)
+    # lhs_dilation inserts zeros between pixels only; upfirdn inserts them after the last one too.
+    full = [(low, high + factor - 1) for (low, high), factor in zip(padding, up, strict=True)]
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        down,
+        full,
+        lhs_dilation=up,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=channels,
+    )

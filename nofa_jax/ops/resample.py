@@ -1,0 +1,112 @@
+"""Resampling of NHWC images: PyTorch's bilinear resize and grid_sample, StyleGAN2's filtered doubling."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+_IN_BOUNDS = "promise_in_bounds"
+
+
+def resize(image: Float[Array, "b h w c"], size: tuple[int, int], antialias: bool = True) -> Float[Array, "b y x c"]:
+    """Bilinear, edges between pixels: `interpolate(mode="bilinear", align_corners=False, antialias=…)` of PyTorch."""
+    if image.shape[1:3] == tuple(size):
+        return image
+    return jax.image.resize(image, (image.shape[0], *size, image.shape[3]), "linear", antialias=antialias)
+
+
+def upsample2d(image: Float[Array, "b h w c"]) -> Float[Array, "b y x c"]:
+    """Doubles both sides with StyleGAN2's [1, 3, 3, 1] filter, zeros outside (gain 4, padding 2 before and 1 after).
+
+    Zero insertion and filter in closed form: each output is 3/4 of its nearest pixel and 1/4 of the next nearest.
+    """
+    return _double(_double(image, 1), 2)
+
+
+def _double(x: Array, axis: int) -> Array:
+    size = x.shape[axis]
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (1, 1)
+    padded = jnp.pad(x, pad)
+    before = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
+    after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
+    return interleave(0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after, axis)
+
+
+def interleave(even: Array, odd: Array, axis: int) -> Array:
+    """even[0], odd[0], even[1], … along an axis."""
+    shape = list(even.shape)
+    shape[axis] *= 2
+    return jnp.stack([even, odd], axis=axis + 1).reshape(shape)
+
+
+@jax.custom_vjp
+def read_bilinear(image: Float[Array, "h w c"], uv: Float[Array, "n 2"]) -> Float[Array, "n c"]:
+    """Bilinear values at uv in [-1, 1] (x along the width, y along the height), edges between texels, zero outside.
+
+    PyTorch's `grid_sample(padding_mode="zeros", align_corners=False)`. Differentiable in both arguments; the gradient
+    to uv is zero where nothing is read.
+
+    Written for XLA's CPU without hurting accelerators: four reads with two-dimensional indices, fused with their
+    weights, beat one gather by 10 to 20 times, and the gradient to the image adds one 2x2 window for each point instead
+    of four rows.
+    """
+    padded, row, column, fy, fx = _texels(image, uv)
+    north, south = _rows(padded, row, column, fx)
+    return north * (1 - fy) + south * fy
+
+
+def _texels(
+    image: Float[Array, "h w c"], uv: Float[Array, "n 2"]
+) -> tuple[Float[Array, "hp wp c"], Int[Array, " n"], Int[Array, " n"], Float[Array, "n 1"], Float[Array, "n 1"]]:
+    """Image with a border of zeros, the upper left texel in it, and the fractions towards the lower right one."""
+    h, w, _ = image.shape
+    padded = jnp.pad(image, ((1, 1), (1, 1), (0, 0)))
+    # Clipping onto the border reads zeros; the integer clip afterwards keeps NaN coordinates in bounds.
+    x = jnp.clip((uv[:, 0] + 1) * (w / 2) - 0.5, -1, w) + 1
+    y = jnp.clip((uv[:, 1] + 1) * (h / 2) - 0.5, -1, h) + 1
+    column = jnp.clip(jnp.floor(x).astype(jnp.int32), 0, w)
+    row = jnp.clip(jnp.floor(y).astype(jnp.int32), 0, h)
+    dtype = image.dtype
+    return padded, row, column, (y - row).astype(dtype)[:, None], (x - column).astype(dtype)[:, None]
+
+
+def _rows(
+    padded: Float[Array, "hp wp c"], row: Int[Array, " n"], column: Int[Array, " n"], fx: Float[Array, "n 1"]
+) -> tuple[Float[Array, "n c"], Float[Array, "n c"]]:
+    def texel(i: Array, j: Array) -> Array:
+        return padded.at[i, j].get(mode=_IN_BOUNDS)
+
+    north = texel(row, column) * (1 - fx) + texel(row, column + 1) * fx
+    south = texel(row + 1, column) * (1 - fx) + texel(row + 1, column + 1) * fx
+    return north, south
+
+
+def _read_bilinear_fwd(image: Array, uv: Array) -> tuple[Array, tuple[Array, Array]]:
+    return read_bilinear(image, uv), (image, uv)
+
+
+def _read_bilinear_bwd(residuals: tuple[Array, Array], g: Float[Array, "n c"]) -> tuple[Array, Array]:
+    image, uv = residuals
+    h, w, _ = image.shape
+    padded, row, column, fy, fx = _texels(image, uv)
+
+    weights_y = jnp.stack([1 - fy, fy], axis=1)[:, :, None]  # [n, 2, 1, 1]
+    weights_x = jnp.stack([1 - fx, fx], axis=1)[:, None]  # [n, 1, 2, 1]
+    grad_image = jax.lax.scatter_add(
+        jnp.zeros_like(padded),
+        jnp.stack([row, column], axis=-1),
+        weights_y * weights_x * g[:, None, None, :],
+        jax.lax.ScatterDimensionNumbers(
+            update_window_dims=(1, 2, 3), inserted_window_dims=(), scatter_dims_to_operand_dims=(0, 1)
+        ),
+        mode=_IN_BOUNDS,
+    )[1:-1, 1:-1]
+
+    north, south = _rows(padded, row, column, fx)
+    west, east = _rows(padded.swapaxes(0, 1), column, row, fy)
+    inside = (jnp.abs(uv) <= 1 + 1 / jnp.array([[w, h]], uv.dtype)).astype(uv.dtype)
+    slope = jnp.stack([((east - west) * g).sum(-1) * (w / 2), ((south - north) * g).sum(-1) * (h / 2)], axis=-1)
+    return grad_image, slope.astype(uv.dtype) * inside
+
+
+read_bilinear.defvjp(_read_bilinear_fwd, _read_bilinear_bwd)
