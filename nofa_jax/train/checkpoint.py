@@ -96,8 +96,8 @@ class Checkpointer:
 
         `abstract_state` has the structure, shapes and dtypes wanted, as arrays or ShapeDtypeStructs; their shardings,
         if any, place the result. A function of the step gives it where the structure depends on the step. Damaged
-        checkpoints are renamed to STEP.damaged with a warning. Raises UserError when all are damaged, or when the newest
-        good one is of another model.
+        checkpoints are renamed to STEP.damaged with a warning. Raises UserError when all are damaged, or when the
+        newest good one is of another model.
         """
         self.wait()
         found = _newest_good(
