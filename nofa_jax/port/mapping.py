@@ -132,7 +132,7 @@ def _fit(value: np.ndarray, transform: Transform, leaf: jax.ShapeDtypeStruct) ->
     # Floats of any width are cast (half-precision checkpoints exist); a float for an int or the like is a mistake.
     if np.dtype(result.dtype).kind != np.dtype(leaf.dtype).kind:
         return result, f"dtype {result.dtype}, wanted {leaf.dtype}"
-    return np.ascontiguousarray(result, dtype=leaf.dtype), ""
+    return np.asarray(result, dtype=leaf.dtype, order="C"), ""  # ascontiguousarray would give scalars an axis
 
 
 def _listed(what: str, names: list[str], most: int = 8) -> str:

@@ -6,7 +6,8 @@ the deterministic choices.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from flax import struct
+from jaxtyping import Array, Float, Int
 
 # EG3D's constants: floors that keep empty rays sampled everywhere.
 _WEIGHT_FLOOR = 0.01
@@ -81,6 +82,54 @@ def sample_pdf(
     step = jnp.take_along_axis(cdf, above, -1) - start
     step = jnp.where(step < _PDF_FLOOR, 1.0, step)
     return jnp.minimum(low + (u - start) / step * (high - low), high)  # rounding must not pass the bin's end
+
+
+def sorted_uniform(key: Array, shape: tuple[int, ...]) -> Float[Array, "*shape"]:
+    """Uniform draws in [0, 1), sorted along the last axis without sorting: running sums of exponential gaps."""
+    gaps = jax.random.exponential(key, (*shape[:-1], shape[-1] + 1))
+    sums = jnp.cumsum(gaps, axis=-1)
+    return sums[..., :-1] / sums[..., -1:]
+
+
+@struct.dataclass
+class Merge:
+    """The order that merges two sorted sets of samples of each ray into one."""
+
+    source: Int[Array, "*rays m"]  # which of the m = s + f samples (coarse first) stands at each place
+    place: Int[Array, "*rays m"]  # where each sample goes: the inverse
+
+    @classmethod
+    def of(cls, coarse: Float[Array, "*rays s"], fine: Float[Array, "*rays f"]) -> "Merge":
+        source = jnp.argsort(jnp.concatenate([coarse, fine], axis=-1), axis=-1)
+        return cls(source=source, place=jnp.argsort(source, axis=-1))
+
+    def join(self, coarse: Float[Array, "*rays s"], fine: Float[Array, "*rays f"]) -> Float[Array, "*rays m"]:
+        """Values of the samples, merged."""
+        return _permute(jnp.concatenate([coarse, fine], axis=-1), self.source, self.place)
+
+    def split(
+        self, merged: Float[Array, "*rays m"], samples: int
+    ) -> tuple[Float[Array, "*rays s"], Float[Array, "*rays f"]]:
+        """Merged values, back in their two sets; `samples` = s."""
+        apart = _permute(merged, self.place, self.source)
+        return apart[..., :samples], apart[..., samples:]
+
+
+@jax.custom_vjp
+def _permute(x: Float[Array, "*rays m"], index: Int[Array, "*rays m"], inverse: Int[Array, "*rays m"]) -> Array:
+    """x[index] along the last axis. The gradient is a gather too, where autodiff would scatter."""
+    return jnp.take_along_axis(x, index, axis=-1, mode="promise_in_bounds")
+
+
+def _permute_fwd(x: Array, index: Array, inverse: Array) -> tuple[Array, Array]:
+    return _permute(x, index, inverse), inverse
+
+
+def _permute_bwd(inverse: Array, g: Array) -> tuple[Array, None, None]:
+    return jnp.take_along_axis(g, inverse, axis=-1, mode="promise_in_bounds"), None, None
+
+
+_permute.defvjp(_permute_fwd, _permute_bwd)
 
 
 def box_limits(

@@ -11,6 +11,7 @@ RULES = [
     Rule(r"net\.(\d+)\.weight", r"params/layer_\1/kernel", linear),
     Rule(r"net\.(?P<i>\d+)\.bias", r"params/layer_\g<i>/bias"),
     Rule(r"avg", lambda match: "buffers/w_avg"),
+    Rule(r"strength", r"params/layer_0/strength"),
     Ignore(r".*\.num_batches_tracked", "a counter"),
 ]
 
@@ -23,17 +24,22 @@ def _state():
     return {
         "net.0.weight": np.arange(6, dtype=np.float16).reshape(2, 3),
         "net.0.bias": np.zeros(2, np.float32),
+        "strength": np.array(0.5, np.float32),
         "avg": np.ones(4, np.float64),
         "bn.num_batches_tracked": np.array(1),
     }
 
 
-TARGET = {"params": {"layer_0": {"kernel": _leaf(3, 2), "bias": _leaf(2)}}, "buffers": {"w_avg": _leaf(4)}}
+TARGET = {
+    "params": {"layer_0": {"kernel": _leaf(3, 2), "bias": _leaf(2), "strength": _leaf()}},
+    "buffers": {"w_avg": _leaf(4)},
+}
 
 
 def test_every_leaf_gets_its_tensor_in_the_models_dtype():
     out = convert(_state(), RULES, TARGET)
     np.testing.assert_array_equal(out["params"]["layer_0"]["kernel"], [[0, 3], [1, 4], [2, 5]])
+    assert out["params"]["layer_0"]["strength"].shape == ()
     assert {leaf.dtype for leaf in jax.tree.leaves(out)} == {np.dtype("float32")}
 
 
