@@ -24,3 +24,21 @@ GOLDEN_FLOOR = 2e-6
 
 # Cosines of embeddings in float32 against the float64 reference.
 COSINE_ATOL = 1e-6
+
+# Relative L2 of float32 gradients through whole rectifier networks: rounding moves single activations across a kink, and
+# one in a late layer touches every pixel (ArcFace IR-SE50: 2.8e-3 in float32, 2.7e-7 with the same code in float64).
+GRADIENT_RELATIVE_L2 = 1e-2
+
+# The same row alone or in a batch, float32: XLA may order the sums differently.
+BATCH_ATOL = 1e-5
+
+# bfloat16 against float32, relative L2, untrained toy networks of ten to twenty layers (measured: 0.3 to 1 %).
+BF16_RELATIVE_L2 = 0.03
+
+# LPIPS distances in float32 against float64, relative (the reference's own float32 run: up to 2e-7).
+LPIPS_RTOL = 1e-5
+# LPIPS gradients, relative L2 error: ten times that of the reference's own float32 run. At 256 pixels rounding flips
+# winners of VGG's max-pools, which moves single numbers by percents.
+LPIPS_GRAD_RL2 = {"vgg_grad0": 3e-5, "alex_grad0": 7e-5, "vgg_grad2": 1.8e-2, "alex_grad2": 4.3e-5}
+# LPIPS distances with a bfloat16 trunk, relative (measured 3e-3 at most; the format rounds to 4e-3).
+LPIPS_BF16_RTOL = 2e-2
