@@ -10,7 +10,7 @@ import jax
 
 from nofa_jax.progress import log
 
-MIN_COMPILE_SECONDS = 1.0  # smaller programs compile faster than a cold disk answers
+MIN_COMPILE_SECONDS = 0.5  # smaller programs compile about as fast as they are looked up
 
 
 def cache_dir(name: str) -> Path:
