@@ -42,3 +42,15 @@ LPIPS_RTOL = 1e-5
 LPIPS_GRAD_RL2 = {"vgg_grad0": 3e-5, "alex_grad0": 7e-5, "vgg_grad2": 1.8e-2, "alex_grad2": 4.3e-5}
 # LPIPS distances with a bfloat16 trunk, relative (measured 3e-3 at most; the format rounds to 4e-3).
 LPIPS_BF16_RTOL = 2e-2
+
+# ROI align of a 128-pixel image in [-1, 1], absolute: float32 rounds the sample positions (torchvision's own float32:
+# 5e-6 in value; 2e-5 in gradient, whose values reach about 1).
+ROI_MOUTH_ATOL = 2e-5
+ROI_MOUTH_GRAD_ATOL = 5e-5
+
+# Gradients of losses in float64 against central differences (step 1e-6): the truncation and cancellation of the latter.
+FINITE_RTOL = 1e-5
+FINITE_ATOL = 1e-9
+
+# A bfloat16 block against the float32 one, of the largest value: 8 bits of mantissa (0.4 %) through a dozen roundings.
+BFLOAT16_REL = 0.05
