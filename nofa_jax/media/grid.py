@@ -1,5 +1,6 @@
 """Pictures made of pictures: labelled grids, depth in colours, PNG files. Everything here is numpy and uint8."""
 
+import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,9 +23,9 @@ _COLORS = np.array(
 
 
 def to_uint8(image: Float[np.ndarray, "*b h w 3"]) -> UInt8[np.ndarray, "*b h w 3"]:
-    """[-1, 1] to 0..255, clipped and rounded; a value that is not finite becomes 0 so that it shows."""
-    scaled = np.round((np.nan_to_num(np.asarray(image, np.float32), nan=-1.0) + 1.0) * 127.5)
-    return np.clip(scaled, 0, 255).astype(np.uint8)
+    """[-1, 1] to 0..255, clipped and rounded; not a number becomes 0, so that it shows."""
+    image = np.where(np.isnan(image), -1.0, np.clip(image, -1.0, 1.0))
+    return np.round((image + 1.0) * 127.5).astype(np.uint8)
 
 
 def depth_colors(
@@ -93,7 +94,8 @@ def write_png(path: str | Path, image: UInt8[np.ndarray, "h w 3"]) -> Path:
         Image.fromarray(np.ascontiguousarray(image)).save(unfinished, format="PNG")
         os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     return path
 
