@@ -55,10 +55,10 @@ class Encoder(nn.Module):
 
     input_resolution: int = 256  # power of two, at least 32
     units: tuple[int, ...] = (3, 4, 14, 3)  # IR-50: units per group
-    widths: tuple[int, ...] = (64, 128, 256, 512)  # channels per group
+    widths: tuple[int, ...] = (64, 128, 256, 512)  # channels per group; the last is the pyramid's too
     stem_width: int = 64
     num_ws: int = 14  # EG3D's 256² plane backbone: 2 log2(256) - 2
-    w_dim: int = 512  # also the pyramid's and the heads' width
+    w_dim: int = 512  # also the heads' width
     coarse_ws: int = 3  # codes [0, coarse) read c3
     middle_ws: int = 7  # codes [coarse, middle) read p2, the rest p1
     # Std of the heads' last weights before the 1/sqrt(fan-in) of equalised learning (e4e: 1). Small, so that training
@@ -74,8 +74,9 @@ class Encoder(nn.Module):
                 f"input_resolution={self.input_resolution}"
             )
         self.trunk = IRSETrunk(self.units, self.widths, self.stem_width, dtype=self.dtype)
-        self.lateral2 = nn.Conv(self.w_dim, (1, 1), dtype=self.dtype)
-        self.lateral1 = nn.Conv(self.w_dim, (1, 1), dtype=self.dtype)
+        width = self.widths[-1]  # the pyramid's width: c3 enters it as it is
+        self.lateral_c2 = nn.Conv(width, (1, 1), dtype=self.dtype)
+        self.lateral_c1 = nn.Conv(width, (1, 1), dtype=self.dtype)
         self.heads = [StyleHead(self.w_dim, self.head_init_std, dtype=self.dtype) for _ in range(self.num_ws)]
 
     def features(self, image: Float[Array, "b r r 3"], train: bool = False) -> PyramidFeatures:
@@ -91,8 +92,8 @@ class Encoder(nn.Module):
     def codes(self, features: PyramidFeatures, stage: int | None = None) -> Float[Array, "b l w"]:
         """Offsets from trunk features. `stage` k: codes above k stay w0 (e4e's progressive training); None: all."""
         c1, c2, c3 = features.c1, features.c2, features.c3
-        p2 = resize_bilinear_aligned(c3, *c2.shape[1:3]) + self.lateral2(c2)
-        p1 = resize_bilinear_aligned(p2, *c1.shape[1:3]) + self.lateral1(c1)
+        p2 = resize_bilinear_aligned(c3, *c2.shape[1:3]) + self.lateral_c2(c2)
+        p1 = resize_bilinear_aligned(p2, *c1.shape[1:3]) + self.lateral_c1(c1)
         w0 = self.heads[0](c3)
         codes = [w0]
         for i in range(1, self.num_ws):

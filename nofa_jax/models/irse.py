@@ -74,13 +74,15 @@ class SqueezeExcite(nn.Module):
     """x times sigmoid(W2 relu(W1 mean(x))): a gate per image and channel, no biases."""
 
     reduction: int = 16
+    min_hidden: int = 4  # the narrowest published unit's; narrower toy units would lose the gate to one dead ReLU
     dtype: Dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         channels = x.shape[-1]
+        hidden_width = max(channels // self.reduction, self.min_hidden)
         mean = jnp.mean(x, axis=(1, 2), dtype=jnp.float32).astype(self.dtype)
-        hidden = nn.Dense(max(channels // self.reduction, 1), use_bias=False, dtype=self.dtype, name="squeeze")(mean)
+        hidden = nn.Dense(hidden_width, use_bias=False, dtype=self.dtype, name="squeeze")(mean)
         gate = nn.Dense(channels, use_bias=False, dtype=self.dtype, name="excite")(nn.relu(hidden))
         return x * nn.sigmoid(gate)[:, None, None, :]
 
