@@ -91,7 +91,7 @@ def sample_appearance(rng: np.random.Generator) -> Appearance:
         blush=float(rng.uniform(0.05, 0.45) * (1.1 - tone)),
         beard=float(beard),
         moustache=float(beard * (rng.random() < 0.85) if beard else masculine * 0.7 * (rng.random() < 0.1)),
-        brow_width=float(rng.uniform(0.2, 0.34) if masculine else rng.uniform(0.13, 0.26)),
+        brow_width=float(rng.uniform(0.27, 0.42) if masculine else rng.uniform(0.19, 0.32)),
         brow_raise=float(rng.normal(0.0, 0.12)),
         liner=float(rng.uniform(0.45, 0.75) if masculine else rng.uniform(0.65, 1.0)),
         hairline=_sample_hairline(rng, long_hair, masculine),
@@ -142,10 +142,10 @@ def paint(model: MorphableModel, a: Appearance) -> np.ndarray:
     mix(colour, 0.75 * c.lip_line, a.lip * 0.12)
     mix(colour, 0.9 * a.liner * c.lash, np.float32([0.02, 0.014, 0.012]))
     inside = parts["mouth_socket"]
-    colour[inside] = linear(MOUTH) * smoothstep(4.5, 0.4, c.behind_lips[inside])[:, None]
+    colour[inside] = linear(MOUTH) * (0.12 + 0.88 * smoothstep(6.5, 1.0, c.behind_lips[inside]))[:, None]
     for name, srgb in (("gums_and_tongue", GUM), ("teeth", TEETH)):
         here = parts[name]
-        colour[here] = linear(srgb) * (0.25 + 0.75 * smoothstep(4.2, 0.6, c.behind_lips[here]))[:, None]
+        colour[here] = linear(srgb) * (0.2 + 0.8 * smoothstep(4.5, 1.0, c.behind_lips[here]))[:, None]
     for side in ("left", "right"):
         colour[parts[f"eye_socket_{side}"]] = a.skin * np.float32([0.45, 0.25, 0.22])
         ball = parts[f"eyeball_{side}"]
@@ -177,17 +177,17 @@ def _skin(c: Canvas, a: Appearance) -> np.ndarray:
     red = waves(c.points, a.pattern + 2, 3.0) * 0.5 * a.spots + a.blush * (c.cheek + 0.4 * c.ear)
     colour = a.skin * tone[:, None].astype(np.float32)
     colour = colour * np.stack([1.0 + 0.1 * red, 1.0 - 0.35 * red, 1.0 - 0.3 * red], axis=1).astype(np.float32)
-    colour *= (1.0 - 0.13 * c.lid - 0.75 * c.nostril)[:, None]
+    colour *= ((1.0 - 0.1 * c.lid - 0.72 * c.nostril) * (0.42 + 0.58 * c.openness))[:, None]
     return colour.astype(np.float32)
 
 
 def _hair_on_skin(c: Canvas, a: Appearance, colour: np.ndarray) -> None:
     """Brows, beard and the roots of the hair."""
-    hairs = 0.75 + 0.25 * waves(c.points * np.float32([3.0, 1.0, 1.0]), a.pattern + 5, 0.5, count=6)
+    hairs = 0.8 + 0.2 * waves(c.points * np.float32([2.0, 1.0, 1.0]), a.pattern + 5, 0.9, count=6)
     raised = np.abs(c.brow_distance)
     taper = a.brow_width * (1.0 - 0.6 * smoothstep(0.35, 1.0, c.brow_along)) * smoothstep(-0.12, 0.1, c.brow_along)
-    mix(colour, np.clip(hairs, 0.0, 1.0) * smoothstep(1.25, 0.6, raised / np.maximum(taper, 1e-3)), a.brow)
-    beard = np.maximum(a.beard * c.beard * (1.0 - c.moustache), a.moustache * c.moustache) * (1.0 - c.lip)
+    mix(colour, np.clip(hairs, 0.0, 1.0) * smoothstep(1.4, 0.5, raised / np.maximum(taper, 1e-3)), a.brow)
+    beard = np.maximum(a.beard * c.beard, a.moustache * c.moustache) * (1.0 - c.lip)
     mix(colour, np.clip(beard * (0.62 + 0.38 * hairs), 0.0, 1.0), a.brow * 1.1)
     depth = hair_depth(a, c.azimuth, c.height) + 0.25 * waves(c.points, a.pattern + 6, 0.7)
     scalp = smoothstep(-0.35, 0.5, depth) * (1.0 - c.ear) * (c.part <= 1)

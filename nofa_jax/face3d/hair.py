@@ -10,7 +10,7 @@ import numpy as np
 
 from nofa_jax.face3d.appearance import Appearance, hair_depth, smoothstep, waves
 from nofa_jax.face3d.model import WORLD_PER_CM, MorphableModel
-from nofa_jax.face3d.paint import GRID_WEIGHTS, ear_weight, scalp_coordinates
+from nofa_jax.face3d.paint import GRID_WEIGHTS, scalp_coordinates
 
 LOWEST = -16.5  # cm over the eyes: no hair below
 
@@ -24,7 +24,6 @@ class Scalp:
     points: np.ndarray  # [h,3] cm on the mean
     azimuth: np.ndarray
     height: np.ndarray
-    ear: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +51,13 @@ def scalp(model: MorphableModel) -> Scalp:
         points = mean / np.float32(WORLD_PER_CM)
         lm = points[np.asarray(model.landmark_index)]
         azimuth, height = scalp_coordinates(points, lm)
-        ear = ear_weight(points, lm)
-        able = model.part("face", "head_and_neck") & (ear < 0.5) & (height > LOWEST)
+        able = model.part("face", "head_and_neck") & (height > LOWEST)
         # Faces have hair only above the brows and beside the cheeks.
         able &= (height > 3.0) | (azimuth > 50.0)
         triangles = np.asarray(model.triangles)
         triangles = triangles[able[triangles].all(1)]
         vertex, local = np.unique(triangles, return_inverse=True)
-        _SCALPS[key] = Scalp(vertex, local.reshape(-1, 3), points[vertex], azimuth[vertex], height[vertex], ear[vertex])
+        _SCALPS[key] = Scalp(vertex, local.reshape(-1, 3), points[vertex], azimuth[vertex], height[vertex])
     return _SCALPS[key]
 
 
@@ -75,7 +73,7 @@ def grow(model: MorphableModel, a: Appearance) -> Hair | None:
     lift = lift + a.hair_wave * waves(s.points, a.pattern + 21, 2.2)
     rise = smoothstep(-0.1, 2.6, depth)
     thickness = np.where(depth > 0.0, np.maximum(lift, 0.15) * rise + 0.04, 0.4 * depth)
-    thickness = np.maximum(thickness, -0.4) * (1.0 - s.ear)
+    thickness = np.maximum(thickness, -0.4)
     used = (depth > -1.5)[s.triangles].any(1)
     points = np.einsum("gk,tkc->tgc", GRID_WEIGHTS, s.points[s.triangles[used]]).reshape(-1, 3)
     around = np.arctan2(points[:, 0], points[:, 2] + 5.0)

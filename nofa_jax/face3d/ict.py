@@ -39,6 +39,7 @@ GAZE = {
     "eyeLookUpRight": (1, 0, 1),
     "eyeLookDownRight": (1, 0, -1),
 }  # eye (0 left), sign of yaw towards +x, sign of pitch towards +y
+EAR_CM = ((0.95, 0.7), (3.1, 2.6), 7.0)  # centre and radii in (y, z), least |x|: ICT has no part for the ears
 INNER_IRIS_SHELL = 4  # vertex_area hidden behind the cornea
 
 
@@ -118,6 +119,14 @@ def _select(path: Path, data: dict[str, np.ndarray]) -> tuple[np.ndarray, np.nda
     if data["vertex_part"].min() < 0 or data["vertex_part"].max() >= len(theirs):
         raise UserError(f"{path}: vertex_part points outside part_names ({len(theirs)} parts)")
     part = table[data["vertex_part"]]
+    x, y, z = data["vertices"].T
+    (cy, cz), (ry, rz), least = EAR_CM
+    ear = (
+        (((y - cy) / ry) ** 2 + ((z - cz) / rz) ** 2 < 1.0)
+        & (np.abs(x) > least)
+        & (part <= PARTS.index("head_and_neck"))
+    )
+    part = np.where(ear & (part >= 0), np.where(x > 0, PARTS.index("ear_left"), PARTS.index("ear_right")), part)
     wanted = (part >= 0) & (data["vertex_area"] != INNER_IRIS_SHELL) & (data["vertices"][:, 1] > NECK_CUT_CM)
     keep_triangle = wanted[data["triangles"]].all(1)
     keep_vertex = np.zeros(v, bool)

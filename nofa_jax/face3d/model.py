@@ -37,6 +37,8 @@ PARTS = (
     "teeth",
     "eyeball_left",
     "eyeball_right",
+    "ear_left",
+    "ear_right",
 )
 
 AnyArray = Array | np.ndarray
@@ -165,11 +167,11 @@ def check_model(model: MorphableModel, source: str) -> MorphableModel:
         if name in indices:
             if array.size and not (array.min() >= 0 and array.max() < indices[name]):
                 raise UserError(f"{source}: {name} holds index {int(array.max())}, allowed are 0..{indices[name] - 1}")
-            fields[name] = array.astype(np.int32)
+            fields[name] = np.ascontiguousarray(array, np.int32)
         elif not np.isfinite(array).all():
             raise UserError(f"{source}: {name} holds non-finite values")
         else:
-            fields[name] = array.astype(np.float32)
+            fields[name] = np.ascontiguousarray(array, np.float32)  # rows in order: reshapes must not copy
     return dataclasses.replace(model, **fields)
 
 

@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 from nofa_jax.face3d.model import WORLD_PER_CM, MorphableModel
+from nofa_jax.face3d.scene import openness, vertex_normals
 
 GRID = 4  # segments along an edge of a triangle
 POINTS = (GRID + 1) * (GRID + 2) // 2
@@ -42,6 +43,7 @@ class Canvas:
     height: np.ndarray  # [n] cm above the outer corners of the eyes
     gaze_angle: np.ndarray  # [n] radians from the optical axis, on eyeballs
     behind_lips: np.ndarray  # [n] cm behind the front of the lips
+    openness: np.ndarray  # [n] 1 where light comes from everywhere, less in folds and hollows; 1 inside mouth and eyes
 
 
 _CANVASES: dict[tuple, Canvas] = {}
@@ -63,7 +65,8 @@ def _make(model: MorphableModel) -> Canvas:
     p = np.einsum("gk,tkc->tgc", GRID_WEIGHTS, vertices[triangles]).reshape(-1, 3)
     part = np.repeat(_triangle_part(model), POINTS)
     face = part == model.part_names.index("face")
-    skin = face | (part == model.part_names.index("head_and_neck"))
+    ear = (part == model.part_names.index("ear_left")) | (part == model.part_names.index("ear_right"))
+    skin = face | ear | (part == model.part_names.index("head_and_neck"))
     lip, line = _lips(p, face, lm)
     brow_distance, brow_along = _brows(p, face, lm)
     lash, lid = _lids(p, face, lm)
@@ -84,10 +87,11 @@ def _make(model: MorphableModel) -> Canvas:
         cheek=cheek,
         beard=beard,
         moustache=moustache,
-        ear=ear_weight(p, lm) * skin,
+        ear=ear.astype(np.float32),
         azimuth=azimuth,
         height=height,
         gaze_angle=_gaze_angle(p, part, model),
+        openness=_openness(model, p, skin),
         behind_lips=(lm[[51, 57], 2].mean() - p[:, 2]).astype(np.float32),
     )
 
@@ -189,18 +193,11 @@ def _beard(p: np.ndarray, skin: np.ndarray, lm: np.ndarray) -> tuple[np.ndarray,
     top = lm[54, 1] + 0.6 + (lm[15, 1] - lm[54, 1] - 0.3) * t**1.6
     bottom = lm[8, 1] - 2.2 - 0.25 * np.minimum(p[:, 2] - lm[8, 2], 0.0)
     front = smoothstep(lm[1, 2] - 2.2, lm[1, 2] - 0.4, p[:, 2])
-    beard = smoothstep(0.5, -0.5, y - top) * smoothstep(-1.2, 0.5, y - bottom) * front * skin
-    under_nose = smoothstep(lm[33, 1] + 0.1, lm[33, 1] - 0.4, y) * smoothstep(lm[48, 1] - 0.8, lm[48, 1] + 0.3, y)
-    moustache = under_nose * smoothstep(corner[0] + 0.9, corner[0] - 0.2, x) * smoothstep(2.0, 3.0, p[:, 2]) * skin
+    beard = smoothstep(0.7, -0.5, y - top) * smoothstep(-1.2, 0.5, y - bottom) * front * skin
+    arch = lm[33, 1] - 0.15 - 0.1 * x**1.6  # falls from the nose to beside the mouth
+    under_nose = smoothstep(0.3, -0.3, y - arch) * smoothstep(lm[48, 1] - 1.0, lm[48, 1] + 0.4, y)
+    moustache = under_nose * smoothstep(corner[0] + 1.0, corner[0], x) * smoothstep(2.0, 3.0, p[:, 2]) * skin
     return beard.astype(np.float32), moustache.astype(np.float32)
-
-
-def ear_weight(p: np.ndarray, lm: np.ndarray) -> np.ndarray:
-    """1 on the ears: what sticks out beside the jaw's uppermost landmarks."""
-    mark = 0.5 * (np.abs(lm[1]) + np.abs(lm[15]))
-    y, z = 0.5 * (lm[1] + lm[15])[1:]
-    out = smoothstep(0.0, 0.35, np.abs(p[:, 0]) - mark[0] - 0.22)
-    return out * (np.abs(p[:, 1] - y) < 5.0) * smoothstep(0.6, 0.1, p[:, 2] - z) * smoothstep(-7.0, -6.0, p[:, 2] - z)
 
 
 def scalp_coordinates(p: np.ndarray, lm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -208,6 +205,14 @@ def scalp_coordinates(p: np.ndarray, lm: np.ndarray) -> tuple[np.ndarray, np.nda
     axis_z = lm[[0, 16], 2].mean() - 2.5
     azimuth = np.degrees(np.abs(np.arctan2(p[:, 0], p[:, 2] - axis_z)))
     return azimuth.astype(np.float32), (p[:, 1] - lm[[36, 45], 1].mean()).astype(np.float32)
+
+
+def _openness(model: MorphableModel, p: np.ndarray, skin: np.ndarray) -> np.ndarray:
+    vertices, triangles = np.asarray(model.mean, np.float32), np.asarray(model.triangles)
+    normals = vertex_normals(vertices, triangles)
+    at_vertices = openness(vertices, triangles, normals, reach=3.0 * WORLD_PER_CM)
+    on_grid = np.einsum("gk,tk->tg", GRID_WEIGHTS, at_vertices[triangles]).reshape(-1)
+    return np.where(skin, on_grid, np.float32(1.0))
 
 
 def _gaze_angle(p: np.ndarray, part: np.ndarray, model: MorphableModel) -> np.ndarray:

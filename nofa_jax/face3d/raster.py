@@ -8,11 +8,11 @@ import typing
 
 import numpy as np
 
-from nofa_jax.errors import UserError
 from nofa_jax.face3d.appearance import Appearance, paint
 from nofa_jax.face3d.hair import Hair, grow
 from nofa_jax.face3d.model import MorphableModel
 from nofa_jax.face3d.paint import GRID, GRID_INDEX, POINTS
+from nofa_jax.face3d.scene import Hits, Scene, pixel_centres, project, rays, vertex_normals
 
 Camera = tuple[np.ndarray, np.ndarray]  # (cam2world [4,4], intrinsics [3,3] as fractions of the image size)
 
@@ -68,7 +68,7 @@ def render_head(
 
     Args:
       camera: (cam2world, intrinsics) of rendering/camera.py.
-      supersample: rays per pixel along each axis, for the colours.
+      supersample: rays per pixel along each axis, where the picture has detail.
       background: sRGB in [0,1].
     """
     painted = paint_head(model, appearance)
@@ -88,25 +88,46 @@ def render_painted(
     vertices, normals = surface(head, id_coeff, exp_coeff)
     scene = Scene(vertices, head.triangles)
     cam2world, intrinsics = (np.asarray(a, np.float32) for a in camera)
-    origin, directions = pixel_rays(cam2world, intrinsics, size * supersample)
-    hit = scene.cast(origin, directions)
-    colour = np.empty((len(directions), 3), np.float32)
-    colour[:] = np.asarray(background, np.float32)
-    seen = np.flatnonzero(hit.triangle >= 0)
-    colour[seen] = _encode(_shade(head, normals, hit, seen, directions))
-    image = colour.reshape(size, supersample, size, supersample, 3).mean((1, 3))
-    if supersample % 2:
-        centre = hit.distance.reshape(size, supersample, size, supersample)
-        depth = centre[:, supersample // 2, :, supersample // 2]
-    else:
-        depth = scene.cast(*pixel_rays(cam2world, intrinsics, size)).distance.reshape(size, size)
+    backdrop = np.asarray(background, np.float32)
+    at = pixel_centres(size)
+    colour, depth = _trace(head, normals, scene, rays(at, cam2world, intrinsics), backdrop)
+    if supersample > 1:
+        fine = np.flatnonzero(_detail(colour.reshape(size, size, 3)))
+        within = (pixel_centres(supersample) - 0.5) / size
+        sub = (at[fine, None] + within).reshape(-1, 2)
+        parts, _ = _trace(head, normals, scene, rays(sub, cam2world, intrinsics), backdrop)
+        colour[fine] = parts.reshape(len(fine), -1, 3).mean(1)
     landmarks = vertices[np.asarray(head.model.landmark_index)]
     return HeadImage(
-        image=np.round(image * 255.0).astype(np.uint8),
-        mask=np.where(depth > 0.0, 255, 0).astype(np.uint8),
-        depth=depth,
+        image=np.round(colour * 255.0).astype(np.uint8).reshape(size, size, 3),
+        mask=np.where(depth > 0.0, 255, 0).astype(np.uint8).reshape(size, size),
+        depth=depth.reshape(size, size),
         landmarks=project(landmarks, cam2world, intrinsics),
     )
+
+
+def _trace(head, normals, scene, rays, backdrop) -> tuple[np.ndarray, np.ndarray]:
+    """sRGB colours [r,3] and distances [r] (0 for none) of rays (origin, directions)."""
+    hit = scene.cast(*rays)
+    colour = np.tile(backdrop, (len(hit.triangle), 1))
+    seen = np.flatnonzero(hit.triangle >= 0)
+    colour[seen] = _encode(_shade(head, normals, hit, seen, rays[1]))
+    return colour, hit.distance
+
+
+DETAIL = 0.03  # difference of neighbouring pixels (sRGB in [0,1]) above which both are supersampled
+
+
+def _detail(colour: np.ndarray) -> np.ndarray:
+    """Pixels [s,s] that differ from a neighbour: one ray is enough for the rest, and most of a face is smooth."""
+    found = np.zeros(colour.shape[:2], bool)
+    down = np.abs(colour[1:] - colour[:-1]).max(-1) > DETAIL
+    right = np.abs(colour[:, 1:] - colour[:, :-1]).max(-1) > DETAIL
+    found[1:] |= down
+    found[:-1] |= down
+    found[:, 1:] |= right
+    found[:, :-1] |= right
+    return found
 
 
 def surface(head: Painted, id_coeff: np.ndarray, exp_coeff: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -119,69 +140,6 @@ def surface(head: Painted, id_coeff: np.ndarray, exp_coeff: np.ndarray) -> tuple
     shell = head.hair.vertices(vertices, normals)
     shell_normals = vertex_normals(shell, head.hair.scalp.triangles)
     return np.concatenate([vertices, shell]), np.concatenate([normals, shell_normals])
-
-
-def vertex_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
-    """Unit normals [v,3]: means of the adjacent triangles' normals, weighted by area."""
-    a, b, c = (vertices[triangles[:, k]] for k in range(3))
-    face = np.cross(b - a, c - a)
-    total = np.empty_like(vertices)
-    corners = triangles.T.reshape(-1)
-    for axis in range(3):
-        total[:, axis] = np.bincount(corners, np.tile(face[:, axis], 3), len(vertices))
-    return total / np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-20)
-
-
-def pixel_rays(cam2world: np.ndarray, intrinsics: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Camera centre [3] and unit directions [size * size, 3] through the pixels' centres, row-major."""
-    at = (np.arange(size, dtype=np.float32) + np.float32(0.5)) / np.float32(size)
-    y = (at[:, None] - intrinsics[1, 2]) / intrinsics[1, 1]
-    x = (at[None] - intrinsics[0, 2] - intrinsics[0, 1] * y) / intrinsics[0, 0]
-    y = np.broadcast_to(y, x.shape)
-    scale = 1.0 / np.sqrt(x * x + y * y + 1.0)
-    local = np.stack([x * scale, y * scale, scale], axis=-1).reshape(-1, 3)
-    return cam2world[:3, 3], local @ cam2world[:3, :3].T
-
-
-def project(points: np.ndarray, cam2world: np.ndarray, intrinsics: np.ndarray) -> np.ndarray:
-    """World points [n,3] -> fractions of the image size [n,2], x right, y down."""
-    local = (points - cam2world[:3, 3]) @ cam2world[:3, :3]
-    return (local[:, :2] / local[:, 2:]) @ intrinsics[:2, :2].T + intrinsics[:2, 2]
-
-
-@dataclasses.dataclass(frozen=True)
-class Hits:
-    """First hits of r rays: triangle (-1 none), barycentric weights of its corners 1 and 2, distance (0 none)."""
-
-    triangle: np.ndarray
-    u: np.ndarray
-    v: np.ndarray
-    distance: np.ndarray
-
-
-class Scene:
-    """Triangles that rays can be cast at."""
-
-    def __init__(self, vertices: np.ndarray, triangles: np.ndarray) -> None:
-        try:
-            from embreex.mesh_construction import TriangleMesh
-            from embreex.rtcore_scene import EmbreeScene
-        except ImportError as e:
-            raise UserError("rendering heads needs the package embreex: pip install embreex") from e
-        self._scene = EmbreeScene()
-        # Embree keeps no copy of its own that Python could free too early: hold the mesh as long as the scene.
-        self._mesh = TriangleMesh(
-            self._scene, np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(triangles, np.int32)
-        )
-
-    def cast(self, origin: np.ndarray, directions: np.ndarray) -> Hits:
-        """First hits of rays from one point, or from one point each, in unit directions."""
-        origins = np.empty(directions.shape, np.float32)
-        origins[:] = origin
-        found = self._scene.run(origins, np.ascontiguousarray(directions, np.float32), output=True)
-        triangle = found["primID"]
-        distance = np.where(triangle >= 0, found["tfar"], np.float32(0.0)).astype(np.float32)
-        return Hits(triangle, found["u"], found["v"], distance)
 
 
 def _shade(head: Painted, normals: np.ndarray, hit: Hits, seen: np.ndarray, directions: np.ndarray) -> np.ndarray:

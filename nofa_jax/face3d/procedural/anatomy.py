@@ -72,7 +72,7 @@ def jaw_weight(points: np.ndarray, lower: np.ndarray) -> np.ndarray:
     reach = 1.5 + 0.6 * np.maximum(x - MOUTH_WIDTH, 0.0)
     near = np.exp(-(((y - lip_line(x)) / reach) ** 2))
     weight = np.where(lower, 1.0 - (1.0 - centre) * near, (1.0 - centre) * near)
-    return weight * smoothstep(-7.0, -2.0, z) * smoothstep(-13.0, -8.8, y)
+    return weight * smoothstep(-7.0, -2.0, z) * smoothstep(-14.0, -9.3, y)
 
 
 __all__ = ["EYE_RINGS", "MOUTH_RINGS", "NO_RING", "Anatomy", "build_anatomy", "jaw_weight", "smoothstep"]

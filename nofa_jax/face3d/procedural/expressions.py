@@ -13,7 +13,7 @@ from nofa_jax.face3d.procedural.sculpt import EYE_CENTER, EYE_RADIUS
 from nofa_jax.face3d.procedural.topology import MOUTH_WIDTH, eye_contour, lip_line
 
 JAW_HINGE = np.array([0.0, -0.3, -4.2])
-JAW_OPEN_DEG = 19.0
+JAW_OPEN_DEG = 18.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +161,8 @@ def _jaw(a: Anatomy) -> dict[str, np.ndarray]:
     turn = np.array([[1, 0, 0], [0, np.cos(t), -np.sin(t)], [0, np.sin(t), np.cos(t)]])
     swing = (a.points - JAW_HINGE) @ (turn.T - np.eye(3)) + np.array([0.0, 0.0, 0.25])
     jaw = a.jaw[:, None]
-    narrow = _moves(a, (Move(MOUTH, (2.6, 1.6, 3.0), scale=(-0.13, 0.0, 0.0)),))
+    lift = Move((0.0, -3.6, 5.0), (2.0, 1.2, 2.5), (0.0, 0.32, 0.05), only="upper")
+    narrow = _moves(a, (Move(MOUTH, (2.6, 1.6, 3.0), scale=(-0.13, 0.0, 0.0)), lift))
     near = np.exp(-(((a.points[:, 1] - lip_line(a.points[:, 0])) / 1.4) ** 2)) * a.skin
     near *= smoothstep(1.5, 4.0, a.points[:, 2])
     return {

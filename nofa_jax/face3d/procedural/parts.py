@@ -8,7 +8,7 @@ from nofa_jax.face3d.procedural.sculpt import EYE_CENTER, EYE_RADIUS
 
 IRIS_ANGLE, PUPIL_ANGLE = 0.40, 0.15  # radians about the optical axis
 EYE_AXIS = np.array([0.07, 0.0, 1.0]) / np.hypot(0.07, 1.0)  # left eye; eyes at rest look slightly outwards
-TEETH_FRONT = 4.3  # z of the incisors
+TEETH_FRONT = 4.2  # z of the incisors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,8 @@ def all_parts() -> list[Part]:
         Part("gums_and_tongue", *upper_gum),
         Part("gums_and_tongue", *lower_gum, jaw=True),
         Part("gums_and_tongue", *_tongue(), jaw=True),
-        Part("head_and_neck", *ear),
-        Part("head_and_neck", *_mirror(*ear)),
+        Part("ear_left", *ear),
+        Part("ear_right", *_mirror(*ear)),
     ]
 
 
@@ -109,7 +109,7 @@ def _teeth(upper: bool) -> tuple[np.ndarray, np.ndarray]:
             length.append((0.0, -0.1, 0.02, -0.12, -0.16, -0.2)[k])
     s, notch, length = np.array([*s, edges[-1]]), np.array([*notch, 1.0]), np.array([*length, length[-1]])
     s, notch, length = (np.concatenate([f * a[:0:-1], a]) for f, a in ((-1, s), (1, notch), (1, length)))
-    sign, root, edge = (1.0, -3.1, -4.32) if upper else (-1.0, -5.4, -4.42)
+    sign, root, edge = (1.0, -3.1, -4.42) if upper else (-1.0, -5.4, -4.5)
     out = -0.13 * notch
     tip = edge + sign * (0.12 * notch - (length if upper else 0.3 * length))
     columns = [(out - 0.02, root + 0 * s), (out + 0.06, 0.5 * (root + tip)), (out, tip), (out - 0.3, tip)]

@@ -12,17 +12,17 @@ LID_THICKNESS = 0.16
 
 # centre, radii, blend: the wider the blend, the softer the transition to what came before
 ELLIPSOIDS: tuple[tuple[tuple[float, float, float], tuple[float, float, float], float], ...] = (
-    ((0.0, 5.3, -5.2), (7.35, 8.1, 9.3), 0.0),  # cranium
-    ((0.0, 1.6, -1.9), (6.35, 8.9, 5.9), 2.0),  # face block
-    ((0.0, 5.6, -0.6), (5.2, 4.2, 5.0), 2.0),  # forehead
-    ((0.0, -3.9, -1.4), (5.35, 4.4, 5.4), 1.8),  # jaw
-    ((4.3, -4.3, -3.2), (1.2, 1.6, 1.8), 1.6),  # angle of the jaw
-    ((0.0, -6.75, 2.7), (1.95, 1.35, 1.75), 1.6),  # chin
-    ((4.2, 0.35, 1.55), (1.7, 1.25, 1.7), 1.6),  # cheekbone
-    ((2.9, -1.9, 2.2), (1.7, 1.9, 1.7), 1.4),  # cheek
-    ((0.0, -3.7, 2.3), (2.9, 2.5, 2.75), 1.3),  # muzzle
-    ((2.6, 4.45, 2.95), (2.3, 0.62, 0.95), 0.9),  # brow ridge
-    ((0.0, 4.4, 3.3), (1.2, 0.8, 1.0), 0.9),  # glabella
+    ((0.0, 5.3, -5.2), (7.3, 8.0, 9.2), 0.0),  # cranium
+    ((0.0, 1.6, -1.9), (6.6, 8.9, 5.9), 2.0),  # face block
+    ((0.0, 5.6, -0.6), (5.4, 4.2, 5.0), 2.0),  # forehead
+    ((0.0, -3.8, -1.5), (5.3, 4.3, 5.3), 1.8),  # jaw
+    ((4.4, -4.1, -3.0), (1.1, 1.5, 1.7), 1.8),  # angle of the jaw
+    ((0.0, -7.05, 2.45), (1.75, 1.3, 1.95), 1.7),  # chin
+    ((4.3, 0.25, 1.3), (1.7, 1.3, 1.75), 2.2),  # cheekbone
+    ((3.0, -2.0, 2.0), (1.9, 2.1, 1.9), 1.8),  # cheek
+    ((0.0, -3.55, 2.55), (2.75, 2.55, 2.9), 1.3),  # muzzle
+    ((2.6, 4.5, 2.95), (2.3, 0.7, 0.9), 1.1),  # brow ridge
+    ((0.0, 4.4, 3.2), (1.2, 0.8, 1.0), 1.0),  # glabella
 )
 NECK = ((0.0, -6.2), (4.8, 4.9))  # centre (x, z) and radii of the elliptic cylinder
 EYE_CUT = ((3.1, 2.75, 4.75), (1.75, 1.05, 1.35), 0.9)
@@ -60,10 +60,11 @@ def _smooth_min(a: np.ndarray, b: np.ndarray, blend: float) -> np.ndarray:
 
 def skin_distance(points: np.ndarray) -> np.ndarray:
     """Approximate signed distance [n] of points [n,3] to the skin, without lips and lid rims (negative inside)."""
-    p = points * np.array([1.0, 1.0, 1.0])
+    p = points.copy()
     p[..., 0] = np.abs(p[..., 0])
     (cx, cz), (rx, rz) = NECK
-    ring = np.hypot((p[..., 0] - cx) / rx, (p[..., 2] - cz - 0.12 * np.minimum(p[..., 1] + 8.0, 0.0)) / rz)
+    flare = 1.0 + 0.012 * np.maximum(-10.0 - p[..., 1], 0.0) ** 1.6
+    ring = np.hypot((p[..., 0] - cx) / (rx * flare), (p[..., 2] - cz - 0.12 * np.minimum(p[..., 1] + 8.0, 0.0)) / rz)
     d = np.maximum((ring - 1.0) * min(rx, rz), p[..., 1] + 0.5)
     blends = [1.8]  # of the neck with the cranium
     for centre, radii, blend in ELLIPSOIDS:

@@ -16,7 +16,7 @@ from nofa_jax.face3d.procedural.sculpt import EYE_CENTER, EYE_RADIUS, LID_THICKN
 CENTRE = np.array([0.0, 0.5, -3.5])  # rays of the directions start here, or on the axis of the neck below it
 NECK_BOTTOM = -16.5
 MOUTH_WIDTH = 2.45  # half the distance of the corners
-MOUTH_POINTS, EYE_POINTS = 17, 26  # of half the mouth, of a whole eye
+MOUTH_POINTS, EYE_POINTS = 21, 28  # of half the mouth, of a whole eye
 # Ring numbers: 0 is the rim (where the lips meet; the edge of the lids), positive outwards, negative inwards.
 MOUTH_RINGS = (-5, -4, -3, -2, -1, 0, 1, 2, 3, 4)
 EYE_RINGS = (-2, -1, 0, 1, 2, 3)
@@ -50,7 +50,7 @@ def build_skin() -> Skin:
     around = angle.copy()  # counter-clockwise seen from the front, for every set of rings
     around[n:] = np.mod(np.pi - around[n:], 2.0 * np.pi)
     around[:n][mouth_ring[:n] != NO_RING] = np.mod(angle[:n][mouth_ring[:n] != NO_RING], 2.0 * np.pi)
-    kept, triangles = np.flatnonzero((mouth_ring == NO_RING) & (eye_ring == NO_RING)), []
+    kept, triangles = [np.flatnonzero((mouth_ring == NO_RING) & (eye_ring == NO_RING))], []
     for ring, members in (
         (mouth_ring, np.flatnonzero(mouth_ring != NO_RING)),
         (eye_ring, np.flatnonzero(eye == 0)),
@@ -58,27 +58,29 @@ def build_skin() -> Skin:
     ):
         strip, border = _strips(ring, around, members)
         triangles.append(strip)
-        kept = np.concatenate([kept, border])
-    hull = kept[ConvexHull(directions[kept]).simplices]
-    hull = hull[~_filled(hull, directions, mouth_ring, eye_ring)]
+        kept.append(border)
+    index = np.concatenate(kept)
+    hull = index[ConvexHull(directions[index]).simplices]
     a, b, c = (directions[hull[:, k]] for k in range(3))
     inward = np.einsum("ij,ij->i", np.cross(b - a, c - a), a) < 0
     hull[inward] = hull[inward][:, ::-1]
+    for border in kept[1:]:
+        hull = hull[~_within(hull, border)]
     return Skin(points, np.concatenate([hull, *triangles]), mouth_ring, eye_ring, angle, eye)
 
 
-def _filled(hull: np.ndarray, directions: np.ndarray, mouth_ring: np.ndarray, eye_ring: np.ndarray) -> np.ndarray:
-    """Which triangles of the hull lie inside the outermost rings, where the strips go."""
-    centroid = directions[hull].mean(1)
-    centroid[:, 0] = np.abs(centroid[:, 0])
-    inside = np.zeros(len(hull), bool)
-    for ring, numbers in ((mouth_ring, MOUTH_RINGS), (eye_ring, EYE_RINGS)):
-        among = (ring != NO_RING)[hull].all(1)
-        border = directions[ring == numbers[-1]]
-        if numbers is EYE_RINGS:
-            border = border[border[:, 0] > 0]
-        inside |= among & _inside(centroid, border)
-    return inside
+def _within(triangles: np.ndarray, border: np.ndarray) -> np.ndarray:
+    """Which triangles lie inside a loop. border: the point in its middle, then the loop, counter-clockwise.
+
+    A counter-clockwise triangle of three points of the loop is inside if it meets them in the loop's order; in the
+    pockets outside a loop that is not convex the order is reversed.
+    """
+    place = np.full(triangles.max() + 1, -1)
+    place[border] = np.arange(len(border))
+    at = place[triangles]
+    first = at.argmin(1)
+    at = np.stack([at[np.arange(len(at)), (first + k) % 3] for k in range(3)], axis=1)
+    return (at[:, 0] >= 0) & ((at[:, 0] == 0) | (at[:, 1] < at[:, 2]))
 
 
 @dataclasses.dataclass
@@ -135,14 +137,14 @@ def _lip_border(s: np.ndarray, upper: np.ndarray) -> np.ndarray:
 def _mouth() -> _Half:
     angle = np.linspace(-np.pi / 2, np.pi / 2, MOUTH_POINTS)
     sine, upper = np.sin(angle), angle > 0
-    s = np.abs(np.cos(angle)) ** 0.8
+    s = np.abs(np.cos(angle)) ** 0.95
     s[[0, -1]] = 0.0
     line = lip_line(s * MOUTH_WIDTH)
     border = _lip_border(s, upper)
     swell = np.where(upper, 0.3, 0.42) * (1.0 - 0.75 * s**3)
     # ring: (half width, height over the lip line, push out of the skin)
     shape = {
-        0: (s * MOUTH_WIDTH, 0.02 * np.sign(angle), -0.25 + 0.2 * s),
+        0: (s * MOUTH_WIDTH, -0.03 * np.sign(angle), -0.25 + 0.2 * s),  # the lips press a little into each other
         1: (s * (MOUTH_WIDTH + 0.04), 0.5 * border, swell),
         2: (s * (MOUTH_WIDTH + 0.1), border, 0.3 * swell),
         3: (s * (MOUTH_WIDTH + 0.35), 1.15 * border + 0.25 * sine, 0.0 * s),
@@ -162,8 +164,8 @@ def _mouth() -> _Half:
 
 def _lining(ring: int, s: np.ndarray, sine: np.ndarray) -> np.ndarray:
     """Lining of the mouth: behind the lips it opens to the height of the teeth and closes at the throat."""
-    depth = {-1: 0.2, -2: 0.3, -3: 1.3, -4: 3.0, -5: 4.8}[ring]
-    height = {-1: 0.3, -2: 1.25, -3: 1.7, -4: 1.4, -5: 0.8}[ring]
+    depth = {-1: 0.3, -2: 0.8, -3: 1.8, -4: 3.4, -5: 5.0}[ring]
+    height = {-1: 0.25, -2: 1.2, -3: 1.7, -4: 1.4, -5: 0.8}[ring]
     width = {-1: 2.42, -2: 2.75, -3: 2.6, -4: 2.2, -5: 1.3}[ring]
     line = lip_line(s * MOUTH_WIDTH)
     front = onto_front(np.stack([s * MOUTH_WIDTH, line], axis=1))
@@ -173,8 +175,8 @@ def _lining(ring: int, s: np.ndarray, sine: np.ndarray) -> np.ndarray:
 def eye_contour(angle: np.ndarray) -> np.ndarray:
     """Opening of the lids as offsets (x, y) [n,2] from the eye's centre; angle 0 is the outer corner."""
     c, s = np.cos(angle), np.sin(angle)
-    top = 0.56 * np.maximum(s, 0.0) ** 0.85 * (1.0 - 0.12 * c)
-    bottom = -0.42 * np.maximum(-s, 0.0) ** 0.9 * (1.0 + 0.15 * c)
+    top = 0.5 * np.maximum(s, 0.0) ** 0.9 * (1.0 - 0.14 * c)
+    bottom = -0.4 * np.maximum(-s, 0.0) ** 0.9 * (1.0 + 0.15 * c)
     return np.stack([1.3 * c, np.where(s >= 0, top, bottom) + 0.05 * c - 0.03], axis=1)
 
 
@@ -257,7 +259,7 @@ def _spacing(d: np.ndarray) -> np.ndarray:
     face = front * np.clip((0.62 - d[:, 1]) / 0.15, 0.0, 1.0)
     nose = np.exp(-(((d[:, 0]) / 0.17) ** 2) - ((d[:, 1] + 0.08) / 0.2) ** 2) * (d[:, 2] > 0)
     neck = np.clip((-0.8 - d[:, 1]) / 0.15, 0.0, 1.0)
-    return (0.115 - 0.071 * face) * (1.0 - 0.55 * nose) * (1.0 - 0.45 * neck)
+    return (0.08 - 0.039 * face) * (1.0 - 0.5 * nose) * (1.0 - 0.3 * neck)
 
 
 def _fill(holes: list[np.ndarray]) -> _Half:
