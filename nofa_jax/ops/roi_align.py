@@ -14,16 +14,15 @@ from jaxtyping import Array, Float
 def roi_align(
     image: Float[Array, "b h w c"],
     boxes: Float[Array, "b 4"],
-    output_size: tuple[int, int],
-    spatial_scale: float = 1.0,
+    output_size: int | tuple[int, int],
     sampling_ratio: int = 0,
     aligned: bool = True,
 ) -> Float[Array, "b oh ow c"]:
-    """Crops one box of each image to `output_size` (height, width).
+    """Crops one box of each image to `output_size` (one side, or height and width).
 
     Args:
-      boxes: x1, y1, x2, y2 in pixels of the input image (pixel i covers [i, i + 1]); they receive no gradient.
-      spatial_scale: size of `image` over that of the input image.
+      boxes: x1, y1, x2, y2 as fractions of the image size; they receive no gradient. torchvision counts in pixels:
+        its x1 * spatial_scale / w is our x1, whatever `aligned` is.
       sampling_ratio: samples per output pixel and axis; 0: as many as the box is larger than the output, rounded up
         (counted up to a box twice as large as the image).
       aligned: False reproduces the older rule: no half-pixel shift, boxes at least one pixel large.
@@ -31,36 +30,21 @@ def roi_align(
     Samples more than one pixel outside the image count as zero, nearer ones take the border's value, like
     torchvision's compiled kernel.
     """
-    boxes = jax.lax.stop_gradient(boxes) * spatial_scale - (0.5 if aligned else 0.0)
     height, width = image.shape[1:3]
-    rows, columns = output_size
-    options = (sampling_ratio, aligned)
-    down = _pooling(boxes[:, 1], boxes[:, 3], rows, height, *options).astype(image.dtype)
-    across = _pooling(boxes[:, 0], boxes[:, 2], columns, width, *options).astype(image.dtype)
+    rows, columns = (output_size, output_size) if isinstance(output_size, int) else output_size
+    boxes = jax.lax.stop_gradient(boxes)
+    shift, options = (0.5 if aligned else 0.0), (sampling_ratio, aligned)
+    down = _pooling(boxes[:, 1] * height - shift, boxes[:, 3] * height - shift, rows, height, *options)
+    across = _pooling(boxes[:, 0] * width - shift, boxes[:, 2] * width - shift, columns, width, *options)
     # Full precision: an accelerator's fast products would round the interpolation weights to 8 bits.
-    return jnp.einsum("boh,bpw,bhwc->bopc", down, across, image, optimize="optimal", precision="highest")
-
-
-def crop_and_resize(
-    image: Float[Array, "b h w c"], boxes: Float[Array, "b 4"], output_size: tuple[int, int]
-) -> Float[Array, "b oh ow c"]:
-    """`roi_align` with boxes x1, y1, x2, y2 as fractions of the image size."""
-    height, width = image.shape[1:3]
-    return roi_align(image, boxes * jnp.asarray([width, height, width, height], boxes.dtype)[None], output_size)
-
-
-def mouth_box(landmarks: Float[Array, "*b 68 2"], margin: float = 0.25) -> Float[Array, "*b 4"]:
-    """Square box around the mouth (iBUG points 48 to 67, counted from 0), as fractions of a square image.
-
-    The result is x1, y1, x2, y2. Its side is the larger side of the points' bounding box, plus `margin` of it at each
-    end; a box across the image's border is moved inside. The margin holds chin and cheeks next to the lips, so that
-    an opening jaw stays visible.
-    """
-    mouth = landmarks[..., 48:68, :]
-    low, high = jnp.min(mouth, axis=-2), jnp.max(mouth, axis=-2)
-    side = jnp.clip(jnp.max(high - low, axis=-1, keepdims=True) * (1 + 2 * margin), 1e-3, 1.0)
-    corner = jnp.clip((low + high) / 2 - side / 2, 0.0, 1.0 - side)
-    return jnp.concatenate([corner, corner + side], axis=-1)
+    return jnp.einsum(
+        "boh,bpw,bhwc->bopc",
+        down.astype(image.dtype),
+        across.astype(image.dtype),
+        image,
+        optimize="optimal",
+        precision="highest",
+    )
 
 
 def _pooling(
