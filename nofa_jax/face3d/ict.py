@@ -27,7 +27,7 @@ WHAT = "morphable model"
 # Where EG3D's origin lies in ICT's axes (cm): eyes, nose tip and mouth corners of the mean then fall where those of the
 # BFM mean do in EG3D's cameras; z is 1.6 behind that, which leaves room for hair inside the box.
 ORIGIN_CM = (0.0, 0.75, 6.0)
-NECK_CUT_CM = -15.0  # triangles reaching below are shoulders: out of every picture, partly out of the box
+NECK_CUT_CM = -16.5  # triangles reaching below are shoulders: out of every picture, partly out of the box
 GAZE_YAW_DEG, GAZE_PITCH_DEG = 30.0, 25.0  # eyeball turn of a full eyeLook shape
 GAZE = {
     "eyeLookOutLeft": (0, 1, 0),

@@ -123,7 +123,7 @@ def _direction(points: np.ndarray) -> np.ndarray:
 def lip_line(x: np.ndarray) -> np.ndarray:
     """Height of the closed mouth's line at x: a flat M that falls at the corners."""
     s = np.clip(np.abs(x) / MOUTH_WIDTH, 0.0, 1.0)
-    return -4.18 + 0.1 * np.cos(2.0 * np.pi * s) * (1.0 - s) - 0.12 * s**3
+    return -4.18 + 0.1 * np.cos(2.0 * np.pi * s) * (1.0 - s) + 0.02 * s**3
 
 
 def _lip_border(s: np.ndarray, upper: np.ndarray) -> np.ndarray:
