@@ -25,7 +25,17 @@ from nofa_jax.progress import log
 CONFIG_FILE, PROVENANCE_FILE = "config.json", "provenance.jsonl"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "grain", "ml-collections")
 # Fields that change how long a run is, how often it reports or where it runs, not what a step computes.
-FREE_TO_CHANGE = ("train.steps", "*_every", "*.keep", "profile", "profile.*", "mesh.*", "compile_cache")
+FREE_TO_CHANGE = (
+    "train.steps",
+    "*_every",
+    "*.keep",
+    "data.threads",
+    "data.workers",
+    "profile",
+    "profile.*",
+    "mesh.*",
+    "compile_cache",
+)
 
 
 def record_run(
