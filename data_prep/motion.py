@@ -1,7 +1,8 @@
 """How an embedded head moves: smooth, sparse, plausible expressions and camera paths as functions of time.
 
-A path is a row of key poses at random times joined by smoothsteps, so it rests in every key pose and its speed is
-bounded: |d path / dt| <= 1.5 |step| / gap. Mouth, lids, brows and gaze have key poses and times of their own.
+A path is a row of key poses at random times: it rests in each for a while, then moves to the next by a smoothstep, so
+its speed is bounded: |d path / dt| <= STEEPEST |step| / gap. Mouth, lids, brows and gaze have poses and times of their
+own.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from nofa_jax.face3d.mediapipe import arkit_name
 Path = Callable[[np.ndarray], np.ndarray]  # times [t] in seconds → values [t, n]
 Recipe = dict[str, tuple[float, float]]  # ARKit shape → range of its weight; without a side it means both sides
 
-SMOOTHSTEP_SLOPE = 1.5  # of 3u² - 2u³ at its steepest
+REST = 0.3  # of the time between two key poses is spent in the first
+STEEPEST = 1.5 / (1.0 - REST)  # a smoothstep's slope is at most 1.5
 EXPRESSION_GAPS = (0.35, 0.9)  # seconds between key poses of one part of the face
 CAMERA_GAPS = (0.7, 1.4)
 FOCAL = 4.2647  # of the image size: EG3D's crop of FFHQ
@@ -23,7 +25,8 @@ RADIUS = 2.7
 # How often each key pose of the mouth comes, and the range of its shapes' weights.
 MOUTH: list[tuple[float, Recipe]] = [
     (2.0, {}),
-    (3.0, {"jawOpen": (0.15, 1.0)}),
+    (1.8, {"jawOpen": (0.15, 0.7)}),
+    (1.8, {"jawOpen": (0.6, 1.0)}),
     (2.5, {"mouthSmile": (0.3, 1.0), "cheekSquint": (0.0, 0.6)}),
     (2.0, {"mouthSmile": (0.4, 1.0), "jawOpen": (0.1, 0.7), "cheekSquint": (0.0, 0.8)}),
     (1.0, {"mouthPucker": (0.3, 1.0), "jawOpen": (0.0, 0.15)}),
@@ -38,13 +41,14 @@ MOUTH: list[tuple[float, Recipe]] = [
     (0.3, {"mouthRight": (0.3, 0.9)}),
     (0.3, {"jawLeft": (0.3, 0.9), "jawOpen": (0.0, 0.4)}),
     (0.3, {"jawRight": (0.3, 0.9), "jawOpen": (0.0, 0.4)}),
+    (0.3, {"jawOpen": (0.4, 0.9), "mouthClose": (0.2, 0.4)}),
     (0.3, {"cheekPuff": (0.4, 1.0), "mouthPress": (0.0, 0.5)}),
     (0.3, {"mouthShrugUpper": (0.3, 0.9), "mouthShrugLower": (0.3, 0.9)}),
 ]
 LIDS: list[tuple[float, Recipe]] = [
     (4.0, {}),
-    (3.0, {"eyeBlink": (0.8, 1.0)}),
-    (1.0, {"eyeBlink": (0.2, 0.7)}),
+    (2.0, {"eyeBlink": (0.8, 1.0)}),
+    (0.8, {"eyeBlink": (0.2, 0.7)}),
     (1.0, {"eyeWide": (0.3, 1.0)}),
     (1.0, {"eyeSquint": (0.3, 1.0)}),
     (0.4, {"eyeBlinkLeft": (0.7, 1.0)}),
@@ -104,6 +108,9 @@ class ExpressionSampler:
         beta = self.pose(MOUTH, rng)
         if rng.random() < EXTRA_SHAPE:
             beta[rng.integers(len(beta))] = rng.uniform(0.3, 1.0)
+        arkit = [arkit_name(name) for name in self.names]
+        if "mouthClose" in arkit and "jawOpen" in arkit:  # it closes what the jaw opens; beyond that, lips cross
+            beta[arkit.index("mouthClose")] = min(beta[arkit.index("mouthClose")], beta[arkit.index("jawOpen")])
         return beta
 
     def _lids(self, rng: np.random.Generator) -> np.ndarray:
@@ -122,7 +129,7 @@ def key_pose_path(
     duration: float,
     rng: np.random.Generator,
 ) -> Path:
-    """Key poses from `draw`, `gaps` seconds apart, joined by smoothsteps; covers 0 to `duration`."""
+    """Key poses from `draw`, `gaps` seconds apart, resting and moving in turn; covers 0 to `duration`."""
     times = [-rng.uniform(0.0, gaps[0])]  # a clip starts anywhere between two poses
     while times[-1] < duration or len(times) < 2:
         times.append(times[-1] + rng.uniform(*gaps))
@@ -130,7 +137,8 @@ def key_pose_path(
 
     def path(at: np.ndarray) -> np.ndarray:
         i = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, len(knots) - 2)
-        u = np.clip((at - knots[i]) / (knots[i + 1] - knots[i]), 0.0, 1.0)
+        u = (at - knots[i]) / (knots[i + 1] - knots[i])
+        u = np.clip((u - REST) / (1.0 - REST), 0.0, 1.0)
         blend = (u * u * (3.0 - 2.0 * u))[:, None]
         return (1.0 - blend) * poses[i] + blend * poses[i + 1]
 

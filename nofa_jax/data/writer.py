@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -74,7 +74,9 @@ class FrameRecords(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     url_infos: ClassVar[dict] = {}  # nothing is downloaded; the library's own look-up needs importlib_resources
     VERSION = tfds.core.Version(f"{FORMAT_VERSION}.0.0")
 
-    def __init__(self, data_dir: Path, splits: dict[str, Iterable[Record]], n_id: int, n_exp: int, coding: str) -> None:
+    def __init__(
+        self, data_dir: Path, splits: Mapping[str, Iterable[Record]], n_id: int, n_exp: int, coding: str
+    ) -> None:
         self._splits, self._features = splits, features(n_id, n_exp, coding)
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
 
@@ -133,7 +135,7 @@ def update_content_hash(digest: Any, record: Record) -> None:
 
 
 def write_dataset(
-    path: Path, splits: dict[str, Iterable[Record]], metadata: dict[str, Any], n_id: int, n_exp: int, coding: str
+    path: Path, splits: Mapping[str, Iterable[Record]], metadata: dict[str, Any], n_id: int, n_exp: int, coding: str
 ) -> Path:
     """Writes `splits` of stored records (see `encode_record`) as a new data set at `path`, all or nothing.
 
@@ -169,7 +171,7 @@ def write_dataset(
     return path
 
 
-def _build(work: Path, splits: dict[str, Iterable[Record]], n_id: int, n_exp: int, coding: str) -> dict[str, _Tally]:
+def _build(work: Path, splits: Mapping[str, Iterable[Record]], n_id: int, n_exp: int, coding: str) -> dict[str, _Tally]:
     """Runs the builder in a subdirectory of `work` and moves its files up into `work`."""
     tallies = {name: _Tally() for name in splits}
     watched = {name: tallies[name].watch(records) for name, records in splits.items()}
