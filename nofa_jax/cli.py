@@ -65,7 +65,8 @@ def load_config(source: str) -> ConfigDict:
     except UserError:
         raise
     except Exception as error:
-        raise UserError(f"config file {source!r} fails: {type(error).__name__}: {error}") from error
+        kind = "" if type(error) is ValueError else f"{type(error).__name__}: "
+        raise UserError(f"config file {source!r}: {kind}{error}") from error
     return config.lock()
 
 

@@ -2,27 +2,33 @@
 
 Exit codes are the shell's: 128 + signal number, that is 143 after SIGTERM (a preempted or time-limited job; start the
 same command again to go on) and 130 after Ctrl-C. A second signal does not wait for the step to end: it leaves at once
-with the same code and saves nothing, so the run goes on from its last checkpoint.
+with its own code and saves nothing, so the run goes on from its last checkpoint.
 """
 
 import os
 import signal
 import sys
-from types import FrameType, TracebackType
+import threading
+from types import FrameType
+from typing import Any
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SHOW_CURSOR = b"\x1b[?25h"  # the progress bar hides it
 
 
 class StopSignal:
     """`with StopSignal() as stop:` … `if stop: save, return stop.exit_code`. Main thread only.
 
-    On several hosts each process hears its own signal; agree on the step (a max over processes of `bool(stop)`)
-    before saving.
+    Python runs signal handlers between two bytecodes, hence not while XLA compiles or a step computes; a thread that is
+    woken by the system itself hears a second signal at any time. On several hosts each process hears its own signal:
+    agree on the step (a maximum of `bool(stop)` over processes) before saving.
     """
 
     def __init__(self) -> None:
         self._received: signal.Signals | None = None
-        self._previous: dict[signal.Signals, object] = {}
+        self._previous: dict[signal.Signals, Any] = {}
+        self._pipe: tuple[int, int] = (-1, -1)
+        self._listener: threading.Thread | None = None
 
     def __bool__(self) -> bool:
         """Whether to stop at this step boundary."""
@@ -39,20 +45,37 @@ class StopSignal:
         return "" if self._received is None else self._received.name
 
     def __enter__(self) -> "StopSignal":
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._previous[number] = signal.signal(number, self._handle)
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._previous_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        for number in _SIGNALS:
+            self._previous[number] = signal.signal(number, self._note)
+        self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
+        self._listener.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *unused: object) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # ty: ignore[invalid-argument-type]
-        self._previous.clear()
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._previous_wakeup)
+        os.close(self._pipe[1])  # ends the listener
+        if self._listener is not None:
+            self._listener.join()
+        os.close(self._pipe[0])
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._received is not None:
-            os.write(2, (_SHOW_CURSOR if sys.stderr.isatty() else b"") + b"second signal: leaving without saving\n")
-            os._exit(128 + number)  # threads of the checkpoint writer must not hold the process
-        self._received = signal.Signals(number)
-        os.write(2, f"{self._received.name}: saving after this step; once more to leave at once\n".encode())
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self._received is None:
+            self._received = signal.Signals(number)
+
+    def _listen(self) -> None:
+        """Reads one byte, its number, for each signal that the process gets."""
+        heard = 0
+        while number := os.read(self._pipe[0], 1):
+            if number[0] not in _SIGNALS:
+                continue
+            heard += 1
+            self._note(number[0], None)
+            if heard > 1:
+                os.write(2, (_SHOW_CURSOR if sys.stderr.isatty() else b"") + b"second signal: leaving without saving\n")
+                os._exit(128 + number[0])  # no clean-up: a checkpoint being written must not hold the process
+            os.write(2, f"{self.name}: saving after this step; once more to leave at once\n".encode())

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -11,21 +12,23 @@ import pytest
 from nofa_jax.train.signals import StopSignal
 
 _LOOP = """
-import sys, time
+import hashlib, sys, time
 from nofa_jax.train.signals import StopSignal
 with StopSignal() as stop:
     print("ready", flush=True)
     for step in range(400):
-        time.sleep(float(sys.argv[1]))
+        if sys.argv[1] == "long":  # one call that Python cannot interrupt, as a compile is
+            hashlib.pbkdf2_hmac("sha256", b"a", b"b", 500_000_000)
+        time.sleep(0.05)
         if stop:
             print("saved", stop.name, flush=True)
             sys.exit(stop.exit_code)
 """
 
 
-def _start(step_seconds: float) -> subprocess.Popen:
+def _start(step: str) -> subprocess.Popen:
     process = subprocess.Popen(
-        [sys.executable, "-c", _LOOP, str(step_seconds)],
+        [sys.executable, "-c", _LOOP, step],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -38,7 +41,7 @@ def _start(step_seconds: float) -> subprocess.Popen:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_one_signal_saves_and_leaves_with_its_code(number: signal.Signals, code: int) -> None:
-    process = _start(0.05)
+    process = _start("short")
     process.send_signal(number)
     out, err = process.communicate(timeout=20)
     assert (process.returncode, out) == (code, f"saved {number.name}\n")
@@ -48,7 +51,8 @@ def test_one_signal_saves_and_leaves_with_its_code(number: signal.Signals, code:
 
 @pytest.mark.parametrize(("second", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_second_signal_leaves_at_once(second: signal.Signals, code: int) -> None:
-    process = _start(60.0)
+    process = _start("long")
+    time.sleep(0.2)
     process.send_signal(signal.SIGINT)
     assert process.stderr is not None
     assert "SIGINT: saving after this step" in process.stderr.readline()
