@@ -9,7 +9,7 @@ import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import jax
 import numpy as np
@@ -62,7 +62,7 @@ class Checkpointer:
         step: int,
         state: PyTree,
         extra: Mapping[str, Any] | None = None,
-        metrics: Mapping[str, float] | None = None,
+        metrics: Mapping[str, SupportsFloat] | None = None,
         force: bool = False,
     ) -> bool:
         """Writes `state` (a mapping or dataclass: its fields are the items) in the background; returns whether it did.

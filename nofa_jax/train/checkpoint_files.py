@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def list_steps(folder: Path) -> dict[int, Path]:
 
 
 def save_args(
-    step: int, state: PyTree, extra: Mapping[str, Any], metrics: Mapping[str, float]
+    step: int, state: PyTree, extra: Mapping[str, Any], metrics: Mapping[str, SupportsFloat]
 ) -> tuple[ocp.args.Composite, dict[str, Any]]:
     """What orbax is to write, and the meta among it."""
     leaves = {path: leaf for path, leaf in flatten(state).items() if np.size(leaf)}  # orbax cannot store size 0
