@@ -141,7 +141,10 @@ class Landmarker:
 
 
 def detect_photo(
-    image: UInt8[np.ndarray, "h w 3"], landmarker: str | Path | None = None, face: int | None = None, name: str = "photo"
+    image: UInt8[np.ndarray, "h w 3"],
+    landmarker: str | Path | None = None,
+    face: int | None = None,
+    name: str = "photo",
 ) -> Face:
     """The largest face of a photo, or with `face` = K the K-th from the left (1 is the leftmost).
 
@@ -172,7 +175,9 @@ def track_video(reader: VideoReader, landmarker: str | Path | None = None) -> La
             faces.append(next(iter(detector.detect(frame.image, frame.time)), None))
             times.append(float(frame.time))
     if not any(faces):
-        raise UserError(f"{reader.path}: no face found in any of {len(faces)} frames (is it too small, or turned away?)")
+        raise UserError(
+            f"{reader.path}: no face found in any of {len(faces)} frames (is it too small, or turned away?)"
+        )
     return LandmarkTrack(
         landmarks=_stack([f and f.landmarks for f in faces], (NUM_LANDMARKS, 3)),
         blendshapes=_stack([f and f.blendshapes for f in faces], (len(MEDIAPIPE_BLENDSHAPES),)),

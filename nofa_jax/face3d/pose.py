@@ -59,3 +59,18 @@ def rotation_angle_deg(a: Float[np.ndarray, "f 3 3"], b: Float[np.ndarray, "f 3 
     # |a - b|_F = 2 sqrt(2) sin(angle / 2)
     half = np.linalg.norm(np.asarray(a, np.float64) - b, axis=(1, 2)) / np.sqrt(8.0)
     return np.degrees(2 * np.arcsin(np.clip(half, 0.0, 1.0)))
+
+
+def slerp(
+    a: Float[np.ndarray, "f 3 3"], b: Float[np.ndarray, "f 3 3"], share: Float[np.ndarray, " f"]
+) -> Float[np.ndarray, "f 3 3"]:
+    """Rotations between a (share 0) and b (share 1) along the shortest arc."""
+    turn = np.einsum("fij,fkj->fik", b, a)
+    skew = np.stack([turn[:, 2, 1] - turn[:, 1, 2], turn[:, 0, 2] - turn[:, 2, 0], turn[:, 1, 0] - turn[:, 0, 1]], 1)
+    sine = np.linalg.norm(skew, axis=1) / 2
+    angle = np.arctan2(sine, (np.trace(turn, axis1=1, axis2=2) - 1) / 2) * share
+    x, y, z = (skew / np.maximum(2 * sine, 1e-12)[:, None]).T
+    zero = np.zeros_like(x)
+    k = np.stack([zero, -z, y, z, zero, -x, -y, x, zero], axis=1).reshape(-1, 3, 3)
+    step = np.eye(3) + np.sin(angle)[:, None, None] * k + (1 - np.cos(angle))[:, None, None] * (k @ k)
+    return step @ a

@@ -1,0 +1,179 @@
+"""Photo or clip in, morphable-model coefficients and cameras out (the face tracker of the paper's figure, Sec. 3.2, 4.1).
+
+Detector (landmarker.py) or track file (landmarks.py) -> crop (crop.py) -> fit (fit.py) -> Track.
+"""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+from nofa_jax.errors import UserError
+from nofa_jax.face3d.crop import FOCAL, clip_crops, photo_crop, to_crop
+from nofa_jax.face3d.fit import FitOptions, FitResult, fit_landmarks
+from nofa_jax.face3d.landmarker import detect_photo, track_video
+from nofa_jax.face3d.landmarks import LandmarkTrack, load_track
+from nofa_jax.face3d.mediapipe import MEDIAPIPE_68
+from nofa_jax.face3d.model import MorphableModel
+from nofa_jax.face3d.pose import cam2world_of, slerp
+from nofa_jax.media.video import VideoReader
+
+MAX_INTERPOLATED = 0.5  # seconds; frames in a longer gap keep what was last seen
+INNER = slice(17, 68)  # landmarks without the jaw line
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """Head of one person through f frames (a photo: one), ready to drive or to render.
+
+    Projecting model.landmarks(id_coeff, exp_coeff) with cam2world and intrinsics gives crop fractions that lie on the
+    detected `landmarks`; `crop` maps picture pixels to crop fractions.
+
+    Frames without a face (valid False) are filled: in gaps up to MAX_INTERPOLATED seconds between the neighbours, in
+    longer ones with the last frame seen before; before the first face with the first, after the last with the last.
+    """
+
+    cam2world: Float[np.ndarray, "f 4 4"]
+    intrinsics: Float[np.ndarray, "f 3 3"]
+    id_coeff: Float[np.ndarray, " i"]
+    exp_coeff: Float[np.ndarray, "f e"]
+    landmarks: Float[np.ndarray, "f 68 2"]  # detected, crop fractions
+    valid: Bool[np.ndarray, " f"]
+    crop: Float[np.ndarray, "f 3 3"]
+    timestamps: Float[np.ndarray, " f"]  # seconds
+    error: Float[np.ndarray, " f"]  # median distance of inner landmarks from the fit, in eye distances; NaN if filled
+
+    def __len__(self) -> int:
+        return len(self.valid)
+
+
+def track_photo(
+    image: UInt8[np.ndarray, "h w 3"],
+    model: MorphableModel,
+    landmarker: str | Path | None = None,
+    face: int | None = None,
+    upright: bool = True,
+    name: str = "photo",
+    options: FitOptions | None = None,
+) -> Track:
+    """Fits the largest face of a photo, or the `face`-th from the left; `upright` turns a rolled head (see crop.py).
+
+    Raises:
+        UserError: no face, no landmarker; see landmarker.py.
+    """
+    found = detect_photo(image, landmarker, face, name)
+    height, width = image.shape[:2]
+    points = found.landmarks[list(MEDIAPIPE_68), :2] * np.array([width, height])
+    return fit_photo(model, points, found.blendshapes, upright, options)
+
+
+def fit_photo(
+    model: MorphableModel,
+    points: Float[np.ndarray, "68 2"],
+    scores: Float[np.ndarray, " 52"] | None = None,
+    upright: bool = True,
+    options: FitOptions | None = None,
+) -> Track:
+    """Fits a face from its 68 landmarks in pixels and, if known, MediaPipe's blendshape scores."""
+    crop = photo_crop(points, _template(model), upright)[None]
+    inside = to_crop(points[None], crop)
+    fit = fit_landmarks(model, inside, np.zeros(1), None if scores is None else scores[None], options=options)
+    return _track(fit, inside, np.array([True]), crop, np.zeros(1))
+
+
+def track_clip(
+    reader: VideoReader,
+    model: MorphableModel,
+    landmarker: str | Path | None = None,
+    track_file: str | Path | None = None,
+    follow: bool | None = None,
+    options: FitOptions | None = None,
+) -> Track:
+    """Tracks a clip frame by frame, with the landmarker or from a precomputed track file; `follow`: see crop.py.
+
+    Raises:
+        UserError: no face in any frame, or a track file that does not belong to the clip.
+    """
+    if track_file is None:
+        return fit_clip(model, track_video(reader, landmarker), str(reader.path), follow, options)
+    seen = load_track(track_file)
+    info = reader.info
+    if (seen.width, seen.height) != (info.width, info.height) or (info.frames or len(seen)) != len(seen):
+        raise UserError(
+            f"{track_file}: made for {len(seen)} frames of {seen.width}x{seen.height}, but {reader.path} has "
+            f"{info.frames} of {info.width}x{info.height}"
+        )
+    return fit_clip(model, seen, str(track_file), follow, options)
+
+
+def fit_clip(
+    model: MorphableModel,
+    seen: LandmarkTrack,
+    name: str = "clip",
+    follow: bool | None = None,
+    options: FitOptions | None = None,
+) -> Track:
+    """Fits all frames of a landmark track jointly."""
+    valid = seen.valid
+    if not valid.any():
+        raise UserError(f"{name}: no face in any of {len(seen)} frames")
+    points = seen.points68()
+    crop = clip_crops(points, valid, seen.timestamps, _template(model), follow)
+    inside = to_crop(points, crop)
+    fit = fit_landmarks(model, inside[valid], seen.timestamps[valid], seen.blendshapes[valid], options=options)
+    return _track(fit, inside, valid, crop, seen.timestamps)
+
+
+def intrinsics() -> Float[np.ndarray, "3 3"]:
+    """EG3D's, as fractions of the crop."""
+    return np.array([[FOCAL, 0, 0.5], [0, FOCAL, 0.5], [0, 0, 1]], np.float32)
+
+
+def reprojection_error(
+    fitted: Float[np.ndarray, "f 68 2"], seen: Float[np.ndarray, "f 68 2"]
+) -> Float[np.ndarray, " f"]:
+    """Median distance of the inner landmarks, divided by the distance of the eyes' centres."""
+    eyes = np.linalg.norm(seen[:, 36:42].mean(axis=1) - seen[:, 42:48].mean(axis=1), axis=1)
+    return np.median(np.linalg.norm(fitted - seen, axis=2)[:, INNER], axis=1) / np.maximum(eyes, 1e-9)
+
+
+def _template(model: MorphableModel) -> Float[np.ndarray, "68 3"]:
+    return np.asarray(model.mean)[np.asarray(model.landmark_index)]
+
+
+def _track(
+    fit: FitResult, seen: np.ndarray, valid: np.ndarray, crop: np.ndarray, timestamps: np.ndarray
+) -> Track:
+    """Fills the frames without a face, see Track."""
+    frames = len(valid)
+    before, after, share = _neighbours(valid, timestamps)
+    rotation = slerp(fit.rotation[before], fit.rotation[after], share)
+    blend = share[:, None]
+    translation = fit.translation[before] * (1 - blend) + fit.translation[after] * blend
+    error = np.full(frames, np.nan, np.float32)
+    error[valid] = reprojection_error(fit.landmarks, seen[valid])
+    points = seen[valid]
+    return Track(
+        cam2world=cam2world_of(rotation, translation).astype(np.float32),
+        intrinsics=np.tile(intrinsics(), (frames, 1, 1)),
+        id_coeff=fit.alpha.astype(np.float32),
+        exp_coeff=(fit.beta[before] * (1 - blend) + fit.beta[after] * blend).astype(np.float32),
+        landmarks=(points[before] * (1 - blend[..., None]) + points[after] * blend[..., None]).astype(np.float32),
+        valid=valid.copy(),
+        crop=crop,
+        timestamps=np.asarray(timestamps, np.float64),
+        error=error,
+    )
+
+
+def _neighbours(valid: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For every frame the valid frames (counted among the valid) before and after it, and how far it is between."""
+    known = np.flatnonzero(valid)
+    frame = np.arange(len(valid))
+    before = np.clip(np.searchsorted(known, frame, "right") - 1, 0, len(known) - 1)
+    after = np.clip(np.searchsorted(known, frame, "left"), 0, len(known) - 1)
+    gap = times[known[after]] - times[known[before]]
+    share = np.where(gap > 0, (times - times[known[before]]) / np.where(gap > 0, gap, 1), 0.0)
+    share = np.where(gap <= MAX_INTERPOLATED + 1e-9, np.clip(share, 0, 1), 0.0)
+    return before, after, share
