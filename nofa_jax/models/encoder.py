@@ -36,7 +36,7 @@ class StyleHead(nn.Module):
     dtype: Dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Float[Array, "b s s c"]) -> Float[Array, "b w"]:
+    def __call__(self, x: Float[Array, "b s s c"]) -> Float[Array, "b d"]:
         for i in range(round(math.log2(x.shape[1]))):
             x = nn.Conv(self.w_dim, (3, 3), 2, PADDING, dtype=self.dtype, name=f"conv_{i}")(x)
             x = nn.leaky_relu(x, 0.01)
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         self.lateral_c1 = nn.Conv(width, (1, 1), dtype=self.dtype)
         self.heads = [StyleHead(self.w_dim, self.head_init_std, dtype=self.dtype) for _ in range(self.num_ws)]
 
-    def features(self, image: Float[Array, "b r r 3"], train: bool = False) -> PyramidFeatures:
+    def features(self, image: Float[Array, "b h w 3"], train: bool = False) -> PyramidFeatures:
         """Trunk features c1, c2, c3. Larger images are first averaged down to the input resolution, as e4e does."""
         resolution = self.input_resolution
         if image.shape[1] != image.shape[2] or image.shape[1] < resolution:
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
         _, c1, c2, c3 = self.trunk(image, train).groups
         return PyramidFeatures(c1=c1, c2=c2, c3=c3)
 
-    def codes(self, features: PyramidFeatures, stage: int | None = None) -> Float[Array, "b l w"]:
+    def codes(self, features: PyramidFeatures, stage: int | None = None) -> Float[Array, "b l d"]:
         """Offsets from trunk features. `stage` k: codes above k stay w0 (e4e's progressive training); None: all."""
         c1, c2, c3 = features.c1, features.c2, features.c3
         p2 = resize_bilinear_aligned(c3, *c2.shape[1:3]) + self.lateral_c2(c2)
@@ -105,7 +105,7 @@ class Encoder(nn.Module):
         return jnp.stack(codes, axis=1)
 
     def __call__(
-        self, image: Float[Array, "b r r 3"], train: bool = False, stage: int | None = None
-    ) -> Float[Array, "b l w"]:
+        self, image: Float[Array, "b h w 3"], train: bool = False, stage: int | None = None
+    ) -> Float[Array, "b l d"]:
         """Offsets without the average code: ws = encoder(image) + w_avg."""
         return self.codes(self.features(image, train), stage)

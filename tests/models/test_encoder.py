@@ -126,8 +126,8 @@ def test_batch_norm_follows_pytorchs_rule():
     """Normalises with the biased variance, stores the unbiased one, momentum 0.1 for the new batch."""
     x = np.random.default_rng(0).normal(2.0, 3.0, (2, 3, 4, 5)).astype(np.float32)
     norm = BatchNorm()
-    variables = norm.init(jax.random.key(0), x)
-    y, updates = norm.apply(variables, x, train=True, mutable=["batch_stats"])
+    variables = norm.init(jax.random.key(0), jnp.asarray(x))
+    y, updates = norm.apply(variables, jnp.asarray(x), train=True, mutable=["batch_stats"])
     flat = x.astype(np.float64).reshape(-1, 5)
     expected = (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
     np.testing.assert_allclose(y, expected, rtol=OPS_RTOL, atol=OPS_ATOL)

@@ -15,13 +15,13 @@ from tests import golden
 from tests.tolerances import COSINE_ATOL, GRADIENT_RELATIVE_L2
 
 
-def image(name: str, stored: dict) -> np.ndarray:
-    return stored[f"{name}_u8"][None].astype(np.float32) / 127.5 - 1
+def image(name: str, stored: dict) -> jax.Array:
+    return jnp.asarray(stored[f"{name}_u8"][None].astype(np.float32) / 127.5 - 1)
 
 
 def test_crop_and_pooling_of_the_identity_loss():
     stored = golden.arrays("arcface", "ir_se50")
-    face = crop_face(jnp.asarray(image("y_hat", stored)))
+    face = crop_face(image("y_hat", stored))
     golden.assert_parity(face[:, ::4, ::4], golden.nhwc(stored["pooled_y_hat"]))
     golden.assert_parity(face[:, :9, :9], golden.nhwc(stored["pooled_y_hat_corner"]))
 
@@ -32,7 +32,7 @@ def test_first_group_of_irse50():
     weights = golden.manifest("arcface", "ir_se50")["weights"]
     state = golden.make_state("arcface", weights, only=r"^(input_layer|body\.[0-2]\.)")
     trunk = IRSETrunk(units=(3,), widths=(64,))
-    face = crop_face(jnp.asarray(image("y_hat", stored)))
+    face = crop_face(image("y_hat", stored))
     variables = convert(state, irse_trunk(), jax.eval_shape(trunk.init, jax.random.key(0), face))
     features = jax.jit(trunk.apply)(variables, face)
     golden.assert_parity(features.stem[:, ::8, ::8, ::8], golden.nhwc(stored["x0"]))
@@ -69,7 +69,7 @@ def test_iresnet_embeddings(depth: int):
     stored = golden.arrays("arcface", f"iresnet{depth}")
     state = golden.make_state("arcface", golden.manifest("arcface", f"iresnet{depth}")["weights"])
     model, variables = port_iresnet(state, depth)
-    faces = stored["image_u8"].astype(np.float32) / 127.5 - 1
+    faces = jnp.asarray(stored["image_u8"].astype(np.float32) / 127.5 - 1)
     embedding, inner = jax.jit(lambda x: model.apply(variables, x, capture_intermediates=True))(faces)
     inner = inner["intermediates"]
     last = {1: 2, 2: model.units[1] - 1, 4: model.units[3] - 1}

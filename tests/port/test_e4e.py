@@ -19,8 +19,8 @@ def stored() -> dict[str, np.ndarray]:
     return golden.arrays("encoder", "encoder")
 
 
-def images(stored: dict) -> np.ndarray:
-    return stored["image_u8"].astype(np.float32) / 127.5 - 1
+def images(stored: dict) -> jax.Array:
+    return jnp.asarray(stored["image_u8"].astype(np.float32) / 127.5 - 1)
 
 
 def test_stem_and_its_running_statistics(stored):

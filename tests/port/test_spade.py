@@ -23,8 +23,9 @@ def load(case: str):
     upstream = golden.nhwc(make(f"{case}/g", (2, info["fout"], *size), seed, "normal"))
     image = stored["seg_u8"].astype(np.float32) / 127.5 - 1
     block = SpadeResBlock(info["fout"], spectral=case == "spectral")
-    variables = convert(state, RULES, jax.eval_shape(block.init, jax.random.key(0), x, image), case)
-    return block, variables, x, image, upstream, data
+    target = jax.eval_shape(block.init, jax.random.key(0), jnp.asarray(x), jnp.asarray(image))
+    variables = jax.tree.map(jnp.asarray, convert(state, RULES, target, case))
+    return block, variables, jnp.asarray(x), jnp.asarray(image), upstream, data
 
 
 def same_slice(full, stored: np.ndarray):
@@ -51,7 +52,7 @@ def test_block_and_gradients(case: str):
 @pytest.mark.parametrize("case", ["shortcut", "identity", "upsampled_seg"])
 def test_image_is_resized_by_the_floor_rule(case: str):
     _, _, x, image, _, data = load(case)
-    small = resize_nearest_floor(jnp.asarray(image), *x.shape[1:3])
+    small = resize_nearest_floor(image, *x.shape[1:3])
     np.testing.assert_array_equal(small[:, ::4, ::4], golden.nhwc(data["seg_small"]))
 
 
