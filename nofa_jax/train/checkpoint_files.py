@@ -71,6 +71,7 @@ def save_args(
         "bytes": sum(getattr(leaf, "nbytes", 8) for leaf in leaves.values()),
         "leaves": {
             path: {"shape": list(np.shape(leaf)), "dtype": _dtype(leaf), "sha256": digests[path]}
+            | ({"impl": str(jax.random.key_impl(leaf))} if _is_key(leaf) else {})
             for path, leaf in leaves.items()
         },
     }
@@ -89,7 +90,7 @@ def read_state(path: Path, abstract_state: PyTree | Callable[[int], PyTree]) -> 
     wanted = flatten(abstract_state)
     _check_same_model(path, meta["leaves"], wanted)
     found = _read_leaves(path, meta, {key: _target(wanted[key]) for key in meta["leaves"]})
-    leaves = [_as_wanted(found.get(key), leaf) for key, leaf in wanted.items()]
+    leaves = [_as_wanted(found.get(key), leaf, meta["leaves"].get(key, {})) for key, leaf in wanted.items()]
     state = jax.tree.unflatten(jax.tree.structure(abstract_state), leaves)
     return Restored(meta["step"], state, meta["extra"], meta["metrics"])
 
@@ -215,12 +216,13 @@ def _target(leaf: Any) -> ocp.RestoreArgs:
     return ocp.ArrayRestoreArgs(sharding=sharding, global_shape=leaf.shape, dtype=leaf.dtype)
 
 
-def _as_wanted(restored: Any, wanted: Any) -> Any:
+def _as_wanted(restored: Any, wanted: Any, stored: Mapping[str, Any]) -> Any:
     """Gives back the leaves that were not stored as they are: empty arrays, random keys, Python numbers."""
     if restored is None:
-        return jnp.zeros(wanted.shape, wanted.dtype) if isinstance(wanted, jax.Array) else np.empty_like(wanted)
+        module = jnp if isinstance(wanted, jax.Array | jax.ShapeDtypeStruct) else np
+        return module.zeros(wanted.shape, wanted.dtype)
     if _is_key(wanted):
-        return jax.random.wrap_key_data(restored, impl=jax.random.key_impl(wanted))
+        return jax.random.wrap_key_data(restored, impl=stored["impl"])
     return restored.item() if isinstance(wanted, int | float) else restored
 
 

@@ -31,7 +31,8 @@ def test_round_trip_of_every_kind_of_leaf(tmp_path: Path) -> None:
 
 
 def test_restores_into_shapes_alone_and_shapes_that_depend_on_the_step(tmp_path: Path) -> None:
-    state = {"params": {"a": jnp.arange(6.0).reshape(2, 3)}, "step": jnp.int32(4)}
+    state = {"params": {"a": jnp.arange(6.0).reshape(2, 3), "none": jnp.zeros((0, 3))}, "step": jnp.int32(4)}
+    state["key"] = jax.random.key(5, impl="rbg")
     abstract = jax.eval_shape(lambda: state)
     with Checkpointer(tmp_path) as checkpoints:
         checkpoints.save(4, state)
