@@ -93,15 +93,18 @@ class MorphableModel:
         Raises:
           UserError: no such expression; the message lists the nearest names.
         """
-        if name in self.exp_names:
-            return (self.exp_names.index(name),)
-        by_arkit = {arkit_name(n): i for i, n in enumerate(self.exp_names)}
-        found = [by_arkit[n] for n in (name, f"{name}Left", f"{name}Right") if n in by_arkit]
-        found += [i for n, i in by_arkit.items() if n in (f"{arkit_name(name)}Left", f"{arkit_name(name)}Right")]
+        index = {arkit_name(n): i for i, n in enumerate(self.exp_names)}
+        wanted = arkit_name(name)
+        if wanted in index:
+            return (index[wanted],)
+        # mouthLeft and jawLeft are directions, not the left half of a shape
+        found = (
+            [] if wanted in ("jaw", "mouth") else [index[n] for n in (f"{wanted}Left", f"{wanted}Right") if n in index]
+        )
         if not found:
             near = difflib.get_close_matches(name, self.exp_names, n=3, cutoff=0.3) or self.exp_names
             raise UserError(f"unknown expression {name!r} for the {self.name} head; did you mean {', '.join(near)}?")
-        return tuple(sorted(set(found)))
+        return tuple(found)
 
     def expression(self, **weights: float) -> np.ndarray:
         """Beta [e] with the named expressions set: model.expression(jawOpen=0.8, mouthSmile=0.5)."""

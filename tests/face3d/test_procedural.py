@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.spatial import cKDTree
 
 from nofa_jax.face3d.model import WORLD_PER_CM, MorphableModel, load_morphable_model
 from nofa_jax.face3d.procedural.anatomy import Anatomy, build_anatomy
@@ -57,18 +58,17 @@ def test_construction_is_deterministic(anatomy):
 
 
 def test_mean_is_symmetric(anatomy):
-    mirrored = anatomy.points * [-1, 1, 1]
-    order, mirrored_order = (np.lexsort(np.round(p, 6).T + 0.0) for p in (anatomy.points, mirrored))
-    np.testing.assert_allclose(anatomy.points[order], mirrored[mirrored_order], atol=1e-5)
+    distance, twin = cKDTree(anatomy.points).query(anatomy.points * [-1, 1, 1])
+    assert distance.max() < 1e-6
+    np.testing.assert_array_equal(twin[twin], np.arange(len(twin)))
 
 
 def test_bases_are_independent(head):
     basis = np.concatenate([head.id_basis, head.exp_basis]).reshape(head.num_id + head.num_exp, -1)
-    unit = basis / np.linalg.norm(basis, axis=1, keepdims=True)
-    assert np.linalg.svd(unit, compute_uv=False).min() > 0.02
-    # no two rows are nearly the same shape
-    similarity = np.abs(unit @ unit.T) - np.eye(len(unit))
-    assert similarity.max() < 0.98
+    unit = basis.astype(np.float64) / np.linalg.norm(basis, axis=1, keepdims=True)
+    similarity = unit @ unit.T
+    assert np.sqrt(np.linalg.eigvalsh(similarity).min()) > 0.02  # least singular value
+    assert (similarity - np.eye(len(unit))).max() < 0.95  # no two are nearly the same shape
 
 
 def test_every_axis_and_expression_is_visible(head):
@@ -101,7 +101,7 @@ def test_jaw_open_moves_the_lower_face_only(head):
     assert moved[8, 1] < -1.5  # chin
     assert moved[66, 1] < -1.5  # lower lip
     assert np.abs(moved[17:36]).max() < 0.15  # brows and nose
-    assert np.abs(moved[36:48]).max() == 0.0
+    assert np.abs(moved[36:48]).max() < 0.01
     assert moved[62, 1] - moved[66, 1] > 1.5  # the lips part
 
 

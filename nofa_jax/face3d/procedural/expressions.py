@@ -13,7 +13,7 @@ from nofa_jax.face3d.procedural.sculpt import EYE_CENTER, EYE_RADIUS
 from nofa_jax.face3d.procedural.topology import MOUTH_WIDTH, eye_contour, lip_line
 
 JAW_HINGE = np.array([0.0, -0.3, -4.2])
-JAW_OPEN_DEG = 18.0
+JAW_OPEN_DEG, JAW_SIDE_DEG = 18.0, 8.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,11 +170,19 @@ def _jaw(a: Anatomy) -> dict[str, np.ndarray]:
     near *= smoothstep(1.5, 4.0, a.points[:, 2])
     return {
         "jawOpen": jaw * swing + narrow,
-        "jawLeft": jaw * np.array([1.1, 0.0, -0.1]),
-        "jawRight": jaw * np.array([-1.1, 0.0, -0.1]),
+        "jawLeft": jaw * _sideways(a.points, 1.0),
+        "jawRight": jaw * _sideways(a.points, -1.0),
         "jawForward": jaw * np.array([0.0, 0.0, 0.9]),
         "mouthClose": (near * (0.45 - a.jaw))[:, None] * swing - narrow * near[:, None],
     }
+
+
+def _sideways(points: np.ndarray, side: float) -> np.ndarray:
+    """The jaw swings about the hinge of the other side, dropping a little."""
+    t = np.radians(side * JAW_SIDE_DEG)
+    turn = np.array([[np.cos(t), 0, np.sin(t)], [0, 1, 0], [-np.sin(t), 0, np.cos(t)]])
+    hinge = JAW_HINGE - np.array([side * 5.0, 0.0, 0.0])
+    return (points - hinge) @ (turn.T - np.eye(3)) + np.array([0.0, -0.2, 0.0])
 
 
 def _lids(a: Anatomy, eye: int, close: float, rise: float) -> np.ndarray:

@@ -79,7 +79,7 @@ LOWER_TEETH = (0.55, 0.6, 0.7, 0.7, 0.72, 0.95)
 
 def _arch(s: np.ndarray, front: float) -> tuple[np.ndarray, np.ndarray]:
     """Dental arch by arc length s (cm) from the middle -> (x, z) [n,2] and outward normals [n,2]."""
-    x = np.linspace(-2.9, 2.9, 400)
+    x = np.linspace(-2.9, 2.9, 401)
     z = front - 0.42 * x**2 - 0.035 * x**4
     length = np.concatenate([[0.0], np.cumsum(np.hypot(np.diff(x), np.diff(z)))])
     length -= length[len(x) // 2]
