@@ -150,6 +150,7 @@ with Checkpointer(%r, keep=2) as checkpoints:
     while True:
         state = step(state)
         checkpoints.save(int(state["step"]), state, extra={"data": int(state["step"])})
+        print("next", flush=True)
 """
 
 
@@ -164,7 +165,9 @@ def test_kill_9_while_saving(tmp_path: Path, kills: int) -> None:
         ) as process:
             assert process.stdout is not None
             word, begun = process.stdout.readline().split()
-            time.sleep(0.2 + rng.random() * 0.5)
+            for _ in range(2):  # saving the second means that the first is complete
+                assert process.stdout.readline() == "next\n"
+            time.sleep(rng.random() * 0.5)
             process.kill()
         assert (word, int(begun)) == ("ready", reached)
         with Checkpointer(tmp_path, keep=2) as checkpoints:
