@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nofa_jax.models.irse import PADDING, BatchNorm, Dtype, IRSETrunk, PReLU
+from nofa_jax.models.irse import IRSETrunk
+from nofa_jax.models.layers import PADDING, BatchNorm, Dtype, PReLU
 from nofa_jax.ops.resize import adaptive_average_pool
 
 CROP_ROWS = (35, 223)  # of a 256² image aligned as FFHQ's

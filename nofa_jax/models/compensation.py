@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from nofa_jax.models.irse import PADDING, Dtype
+from nofa_jax.models.layers import PADDING, Dtype
 from nofa_jax.ops.resize import resize_nearest_floor
 
 LEAK = 0.2  # SPADE's LeakyReLU

@@ -14,7 +14,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float
 
-from nofa_jax.models.irse import PADDING, Dtype, IRSETrunk
+from nofa_jax.models.irse import IRSETrunk
+from nofa_jax.models.layers import PADDING, Dtype
 from nofa_jax.ops.resize import adaptive_average_pool, resize_bilinear_aligned
 
 

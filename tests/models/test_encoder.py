@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from nofa_jax.models.encoder import Encoder
-from nofa_jax.models.irse import BatchNorm, IRSETrunk
+from nofa_jax.models.irse import IRSETrunk
+from nofa_jax.models.layers import BatchNorm
 from tests.quick import fast_compile, init
 from tests.tolerances import BATCH_ATOL, BF16_RELATIVE_L2, OPS_ATOL, OPS_RTOL
 
