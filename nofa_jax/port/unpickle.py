@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from nofa_jax.errors import UserError
+from nofa_jax.port.pickle_opcodes import run_pickle
 from nofa_jax.port.pickle_values import CALLABLE, MENTIONED, Storage
-from nofa_jax.port.pickle_vm import Budget, Global, PickleError, quoted, run_pickle
+from nofa_jax.port.pickle_vm import Budget, Global, PickleError, quoted
 from nofa_jax.port.torch_file import MAGIC, Resolve, no_storages, read_legacy, read_zip
 
 Names = Mapping[str, Callable[..., Any]]  # "module.name" -> our function, called with the arguments in the file
@@ -60,19 +61,26 @@ def tensors(tree: Any, name: str | Path, *keys: str) -> dict[str, np.ndarray]:
     """The named arrays at `tree[key]…`: a state dict. `name` is what errors call the source.
 
     Raises:
-      UserError: a key is missing (the message lists what there is), or a value there is not a named array.
+      UserError: a key is missing (the message lists what there is), or a value there is not an array with a printable
+        name.
     """
     for key in keys:
         if not isinstance(tree, dict) or key not in tree:
-            there = ", ".join(str(k)[:40] for k in list(tree)[:8]) if isinstance(tree, dict) else type(tree).__name__
-            raise UserError(f"{name} has no entry {key!r} (it holds: {there})")
+            raise UserError(f"{name} has no entry {key!r} (it holds: {_contents(tree)})")
         tree = tree[key]
-    if not isinstance(tree, dict) or not all(isinstance(k, str) for k in tree):
-        raise UserError(f"{name} holds no named tensors, but {type(tree).__name__}")
-    wrong = [k[:40] for k, v in tree.items() if not isinstance(v, np.ndarray)]
+    if not isinstance(tree, dict) or not all(isinstance(k, str) and k.isprintable() for k in tree):
+        raise UserError(f"{name} holds no named tensors, but: {_contents(tree)}")
+    wrong = {k: v for k, v in tree.items() if not isinstance(v, np.ndarray)}
     if wrong:
-        raise UserError(f"{name} holds other things than tensors: {', '.join(wrong[:8])}")
+        raise UserError(f"{name} holds other things than tensors: {_contents(wrong)}")
     return tree
+
+
+def _contents(tree: Any) -> str:
+    """The first keys, safe to print in one line."""
+    if not isinstance(tree, dict):
+        return type(tree).__name__
+    return ", ".join(ascii(key)[:40].strip("'") for key in list(tree)[:8]) or "nothing"
 
 
 def _read(data: mmap.mmap, names: Names) -> Any:

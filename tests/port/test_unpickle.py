@@ -180,3 +180,10 @@ def test_network_pickle_of_the_parity_data() -> None:
     meta = tree["G_ema"].args[0]
     assert meta["class_name"] == "TriPlaneGenerator"
     assert meta["state"]["_init_kwargs"]["z_dim"] == meta["state"]["z_dim"]
+
+
+def test_names_that_cannot_be_printed(tmp_path: Path) -> None:
+    path = save_zip(tmp_path / "model.pth", {"a\nerror: \x1b[31m": np.zeros(1)})
+    with pytest.raises(UserError) as error:
+        tensors(load_checkpoint(path), path)
+    assert str(error.value).isprintable()
