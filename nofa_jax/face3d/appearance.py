@@ -9,7 +9,8 @@ import dataclasses
 import numpy as np
 
 from nofa_jax.face3d.model import MorphableModel
-from nofa_jax.face3d.paint import Canvas, canvas, smoothstep
+from nofa_jax.face3d.paint import Canvas, canvas
+from nofa_jax.face3d.ramp import smoothstep
 
 # sRGB 0..255; skin from light to dark, interpolated
 SKIN = ((250, 222, 205), (241, 200, 175), (224, 172, 140), (198, 142, 108), (160, 105, 75), (115, 74, 52), (80, 52, 40))
@@ -52,7 +53,7 @@ class Appearance:
     gloss: float  # of the skin
 
 
-def linear(srgb: tuple[float, ...] | np.ndarray) -> np.ndarray:
+def linear(srgb: tuple[int, ...] | np.ndarray) -> np.ndarray:
     """Linear RGB in [0,1] of sRGB 0..255."""
     return (np.asarray(srgb, np.float32) / 255.0) ** 2.2
 

@@ -8,9 +8,10 @@ import zlib
 
 import numpy as np
 
-from nofa_jax.face3d.appearance import Appearance, hair_depth, smoothstep, waves
+from nofa_jax.face3d.appearance import Appearance, hair_depth, waves
 from nofa_jax.face3d.model import WORLD_PER_CM, MorphableModel
 from nofa_jax.face3d.paint import GRID_WEIGHTS, scalp_coordinates
+from nofa_jax.face3d.ramp import smoothstep
 
 LOWEST = -16.5  # cm over the eyes: no hair below
 

@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 
 from nofa_jax.face3d.model import WORLD_PER_CM, MorphableModel
+from nofa_jax.face3d.ramp import smoothstep
 from nofa_jax.face3d.scene import openness, vertex_normals
 
 GRID = 4  # segments along an edge of a triangle
@@ -100,12 +101,6 @@ def _triangle_part(model: MorphableModel) -> np.ndarray:
     """Part of each triangle: that of most of its corners; skin wins ties, so that borders are not drawn twice."""
     corner = np.sort(np.asarray(model.vertex_part)[np.asarray(model.triangles)], axis=1)
     return np.where(corner[:, 0] == corner[:, 1], corner[:, 0], corner[:, 1])
-
-
-def smoothstep(low: float, high: float, value: np.ndarray) -> np.ndarray:
-    """0 at low, 1 at high, with flat ends."""
-    t = np.clip((value - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
 
 
 def _blob(p: np.ndarray, centre: np.ndarray, radius: float) -> np.ndarray:

@@ -6,7 +6,8 @@ import numpy as np
 
 from nofa_jax.face3d.model import PARTS
 from nofa_jax.face3d.procedural.parts import all_parts
-from nofa_jax.face3d.procedural.topology import EYE_RINGS, MOUTH_RINGS, MOUTH_WIDTH, NO_RING, build_skin, lip_line
+from nofa_jax.face3d.procedural.topology import MOUTH_WIDTH, NO_RING, build_skin, lip_line
+from nofa_jax.face3d.ramp import smoothstep
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +60,6 @@ def _skin_part(skin) -> np.ndarray:
     return part
 
 
-def smoothstep(low: float, high: float, value: np.ndarray) -> np.ndarray:
-    """0 at low, 1 at high, with flat ends."""
-    t = np.clip((value - low) / (high - low), 0.0, 1.0)
-    return t * t * (3.0 - 2.0 * t)
-
-
 def jaw_weight(points: np.ndarray, lower: np.ndarray) -> np.ndarray:
     """How far skin follows the jaw: all the way at the chin, not at all above the mouth, half at its corners."""
     x, y, z = np.abs(points[:, 0]), points[:, 1], points[:, 2]
@@ -73,6 +68,3 @@ def jaw_weight(points: np.ndarray, lower: np.ndarray) -> np.ndarray:
     near = np.exp(-(((y - lip_line(x)) / reach) ** 2))
     weight = np.where(lower, 1.0 - (1.0 - centre) * near, (1.0 - centre) * near)
     return weight * smoothstep(-7.0, -2.0, z) * smoothstep(-14.0, -9.3, y)
-
-
-__all__ = ["EYE_RINGS", "MOUTH_RINGS", "NO_RING", "Anatomy", "build_anatomy", "jaw_weight", "smoothstep"]

@@ -8,9 +8,10 @@ import dataclasses
 
 import numpy as np
 
-from nofa_jax.face3d.procedural.anatomy import NO_RING, Anatomy, smoothstep
-from nofa_jax.face3d.procedural.sculpt import EYE_CENTER, EYE_RADIUS
+from nofa_jax.face3d.procedural.anatomy import Anatomy
+from nofa_jax.face3d.procedural.sculpt import EYE_CENTER
 from nofa_jax.face3d.procedural.topology import MOUTH_WIDTH, eye_contour, lip_line
+from nofa_jax.face3d.ramp import smoothstep
 
 JAW_HINGE = np.array([0.0, -0.3, -4.2])
 JAW_OPEN_DEG, JAW_SIDE_DEG = 18.0, 8.0
@@ -140,7 +141,9 @@ def expression_basis(a: Anatomy) -> tuple[tuple[str, ...], np.ndarray]:
         for eye, side in enumerate(("Left", "Right")):
             shapes[name + side] = _lids(a, eye, *LIDS[name])
             if name == "eyeSquint":
-                shapes[name + side] += _moves(a, tuple(_flip(m, (1, -1)[eye]) for m in ONE_SIDED["cheekSquint"])) * 0.5
+                shapes[name + side] += (
+                    _moves(a, tuple(_flip(m, (1.0, -1.0)[eye]) for m in ONE_SIDED["cheekSquint"])) * 0.5
+                )
     shapes |= _jaw(a)
     names = tuple(sorted(shapes))
     return names, np.stack([shapes[n] for n in names])
@@ -211,6 +214,3 @@ def _lids(a: Anatomy, eye: int, close: float, rise: float) -> np.ndarray:
             target[:, 2] = np.maximum(ball, 0.3) if ring <= 1 else np.maximum(offset[:, 2], ball * 0.98)
         delta[index] = target - offset
     return delta
-
-
-__all__ = ["EYE_RADIUS", "NO_RING", "Move", "expression_basis", "move"]
