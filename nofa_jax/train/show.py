@@ -1,0 +1,63 @@
+"""What a run looks like at a step: a fixed batch of held-out pairs, drawn with the averaged parameters."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree, UInt8
+
+from nofa_jax.models.nofa import NOFA
+from nofa_jax.train.preview import preview_grid, write_png
+from nofa_jax.train.step import Rendering, flatten_targets
+from nofa_jax.types import Batch, Output
+
+
+class Preview:
+    """Draws source | target | output | canonical | depth of one batch (one target each)."""
+
+    def __init__(self, model: NOFA, rendering: Rendering, batch: Batch) -> None:
+        rendering = dataclasses.replace(rendering, window=0, jitter=False)
+        self.batch = batch
+        self.targets = flatten_targets(batch.target)
+
+        def draw(variables: PyTree) -> tuple[Output, Array]:
+            volume = model.apply(variables, batch.source.image, rendering.compensate, method="volume")
+            target = self.targets
+            outputs = [
+                model.apply(
+                    variables,
+                    volume.planes,
+                    volume.ws,
+                    target.cam2world,
+                    target.intrinsics,
+                    batch.source.id_coeff,
+                    target.exp_coeff,
+                    resolution=rendering.resolution,
+                    deform=deform,
+                    method="render",
+                )
+                for deform in (True, False)
+            ]
+            return outputs[0], outputs[1].image
+
+        self._draw = jax.jit(draw)
+
+    def grid(self, variables: PyTree) -> UInt8[np.ndarray, "h w 3"]:
+        """The picture, as 8-bit pixels."""
+        output, canonical = jax.device_get(self._draw(variables))
+        return preview_grid(
+            np.asarray(self.batch.source.image),
+            np.asarray(self.targets.image),
+            output.image,
+            canonical,
+            output.image_depth,
+            output.opacity,
+        )
+
+    def write(self, variables: PyTree, path: Path) -> UInt8[np.ndarray, "h w 3"]:
+        """The same, also written as PNG."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        grid = self.grid(variables)
+        write_png(path, grid)
+        return grid
