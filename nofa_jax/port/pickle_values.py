@@ -126,7 +126,8 @@ class _Array(np.ndarray):
         shape, dtype, fortran, data = state[-4:]
         view = array_from_buffer(data, dtype, shape, "F" if fortran is True else "C")
         # All of this is checked by now, so numpy's own method is safe; it keeps `data` without copying it.
-        self.__setstate__((1, view.shape, view.dtype, np.bool(fortran is True), data))
+        checked: Any = (1, view.shape, view.dtype, fortran is True, data)
+        self.__setstate__(checked)
         self.flags.writeable = False
 
 

@@ -86,7 +86,7 @@ class _Pickler(pickle._Pickler):
 
 
 def tensor(values: np.ndarray, key: str, **changes: Any) -> Call:
-    """A whole C-contiguous array as a tensor; `changes` override offset, shape, strides, or the storage's kind and count."""
+    """A C-contiguous array as a tensor; `changes` override offset, shape, strides, or the storage's kind and count."""
     strides = tuple(s // values.itemsize for s in values.strides)
     return Call(
         Name("torch._utils", "_rebuild_tensor_v2"),
