@@ -49,7 +49,7 @@ class Generator(nn.Module):
         return self.block_channels(self.feature_resolution)
 
     def setup(self) -> None:
-        self.mapping_network = Mapping(self.num_ws, self.w_dim, self.c_dim, self.num_mapping_layers)
+        self.mapping_network = Mapping(self.num_ws, self.w_dim, self.c_dim, self.num_mapping_layers, name="mapping")
         for r in self.resolutions:
             block = SynthesisBlock(
                 self.block_channels(r),

@@ -21,11 +21,14 @@ class Decoder(nn.Module):
     features: int = 32
     hidden: int = 64
     lr_multiplier: float = 1.0
+    dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> tuple[Float[Array, "*b f"], Float[Array, "*b 1"]]:
-        x = nn.softplus(Linear(self.hidden, lr_multiplier=self.lr_multiplier, name="hidden_layer")(x))
-        x = Linear(1 + self.features, lr_multiplier=self.lr_multiplier, name="output_layer")(x)
+        x = nn.softplus(
+            Linear(self.hidden, lr_multiplier=self.lr_multiplier, name="hidden_layer")(x.astype(self.dtype))
+        )
+        x = Linear(1 + self.features, lr_multiplier=self.lr_multiplier, name="output_layer")(x).astype(jnp.float32)
         return nn.sigmoid(x[..., 1:]) * 1.002 - 0.001, x[..., :1]
 
 
@@ -40,7 +43,7 @@ class VolumeRenderer(nn.Module):
     importance_samples: int = 48  # 0: one pass
     in_disparity: bool = False
     white_back: bool = False
-    ray_chunk: int | None = None  # rays traced at a time: bounds memory; None: all at once
+    ray_chunk: int = 0  # rays traced at a time: bounds memory; 0: all at once
     remat: bool = False  # recompute a chunk in the backward pass instead of keeping its points
 
     def __call__(
@@ -104,7 +107,7 @@ class VolumeRenderer(nn.Module):
         """`trace` over at most `ray_chunk` rays at a time. No loop when one chunk holds all (loops are slow on CPU)."""
         r = inputs[0].shape[1]
         size = self.ray_chunk
-        if size is None or size >= r or self.is_initializing():
+        if size == 0 or size >= r or self.is_initializing():
             return trace(inputs)
         count = -(-r // size)
 

@@ -33,7 +33,7 @@ def bias_act(
 
 
 class Linear(nn.Module):
-    """Equalised linear layer. Weight and bias are both stored divided by lr_multiplier."""
+    """Equalised linear layer in the input's dtype. Weight and bias are both stored divided by lr_multiplier."""
 
     features: int
     activation: bool = False  # leaky ReLU with gain sqrt(2)
@@ -46,10 +46,10 @@ class Linear(nn.Module):
         scale = self.lr_multiplier
         kernel = self.param("kernel", nn.initializers.normal(1.0 / scale), (inputs, self.features))
         bias = self.param("bias", nn.initializers.constant(self.bias_init / scale), (self.features,)) * scale
-        y = jnp.matmul(x, kernel * (scale / inputs**0.5))
+        y = jnp.matmul(x, (kernel * (scale / inputs**0.5)).astype(x.dtype))
         if self.activation:
             return bias_act(y, bias)
-        return y + bias.reshape((1,) * (y.ndim - 1) + (-1,))
+        return y + bias.astype(x.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
 
 
 class Mapping(nn.Module):

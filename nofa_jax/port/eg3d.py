@@ -34,9 +34,9 @@ RULES = [
     Rule(_LAYER + r"\.noise_const", lambda m: f"buffers/{_path(m)}/noise_const", keep),
     Rule(_LAYER + r"\.affine\.weight", lambda m: f"params/{_path(m)}/affine/kernel", linear),
     Rule(_LAYER + r"\.affine\.bias", lambda m: f"params/{_path(m)}/affine/bias", keep),
-    Rule(r"backbone\.mapping\.(embed|fc\d+)\.weight", r"params/generator/mapping_network/\1/kernel", linear),
-    Rule(r"backbone\.mapping\.(embed|fc\d+)\.bias", r"params/generator/mapping_network/\1/bias"),
-    Rule(r"backbone\.mapping\.w_avg", "buffers/generator/mapping_network/w_avg"),
+    Rule(r"backbone\.mapping\.(embed|fc\d+)\.weight", r"params/generator/mapping/\1/kernel", linear),
+    Rule(r"backbone\.mapping\.(embed|fc\d+)\.bias", r"params/generator/mapping/\1/bias"),
+    Rule(r"backbone\.mapping\.w_avg", "buffers/generator/mapping/w_avg"),
     Rule(r"decoder\.net\.0\.weight", "params/renderer/decoder/hidden_layer/kernel", linear),
     Rule(r"decoder\.net\.0\.bias", "params/renderer/decoder/hidden_layer/bias"),
     Rule(r"decoder\.net\.2\.weight", "params/renderer/decoder/output_layer/kernel", linear),
@@ -103,7 +103,7 @@ def generator_config_from(
         raise UserError(f"EG3D network: {e.args[0]!r} is missing from its arguments or tensors") from e
 
 
-def model_from(fields: Mapping[str, Any], ray_chunk: int | None = None, dtype: Any = jnp.float32) -> EG3D:
+def model_from(fields: Mapping[str, Any], ray_chunk: int = 0, dtype: Any = jnp.float32) -> EG3D:
     """The network that `generator_config_from` describes."""
     decoder = Decoder(**fields["decoder"])
     return EG3D(
@@ -161,11 +161,13 @@ def _superres_fields(init: Mapping[str, Any], rendering: Mapping[str, Any], stat
     if name not in EG3D_SUPERRES:
         raise UserError(f"EG3D super-resolution {name!r} is unknown; known are {', '.join(EG3D_SUPERRES)}")
     fields = dict(EG3D_SUPERRES[name])
-    first = len(state["superresolution.block0.conv0.noise_const"])
+    factor = fields["output_resolution"] // fields["input_resolution"]
+    output = len(state["superresolution.block1.conv1.noise_const"])
     return {
         **fields,
-        "input_resolution": first // 2 if fields["doubles"][0] else first,
-        "widths": tuple(len(state[f"superresolution.block{i}.conv0.bias"]) for i in range(2)),
+        "input_resolution": output // factor,
+        "output_resolution": output,
+        "channels": tuple(len(state[f"superresolution.block{i}.conv0.bias"]) for i in range(2)),
         "antialias": bool(rendering.get("sr_antialias", True)),
         "clamp": 256.0 if init.get("sr_num_fp16_res", 0) > 0 else None,
         "noise_mode": rendering.get("superresolution_noise_mode", "none"),
