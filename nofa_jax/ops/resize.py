@@ -5,9 +5,12 @@ trace time from static sizes; products use full precision because an interpolati
 rounded to bfloat16 or TF32 (they cost nothing next to the convolutions around them).
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from nofa_jax.ops.resample import interleave
 
 
 def bilinear_aligned_matrix(size_in: int, size_out: int) -> np.ndarray:
@@ -83,3 +86,22 @@ def resize_bilinear_tf1(x: Float[Array, "b h w c"], height: int, width: int) -> 
     """tf.image.resize_bilinear(align_corners=False) of TensorFlow 1."""
     _, h, w, _ = x.shape
     return apply_separable(x, bilinear_tf1_matrix(h, height), bilinear_tf1_matrix(w, width))
+
+
+def double_bilinear(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """F.interpolate(scale_factor=2, mode="bilinear", align_corners=False): 3/4 nearest, 1/4 next, borders repeated."""
+    for axis in (1, 2):
+        pad = [(0, 0)] * 4
+        pad[axis] = (1, 1)
+        padded = jnp.pad(x, pad, mode="edge")
+        size = x.shape[axis]
+        before = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
+        after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
+        x = interleave(0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after, axis)
+    return x
+
+
+def halve_bilinear(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
+    """F.interpolate(scale_factor=0.5, mode="bilinear", align_corners=False) of even sizes: the 2x2 mean."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // 2, 2, w // 2, 2, c).mean((2, 4))

@@ -61,3 +61,13 @@ def test_bfloat16_stays_bfloat16_and_constant():
 def test_gradient_of_nearest_counts_the_copies():
     grad = jax.grad(lambda x: resize.resize_nearest_floor(x, 4, 4).sum())(jnp.zeros((1, 2, 2, 1)))
     np.testing.assert_array_equal(grad, np.full((1, 2, 2, 1), 4.0))
+
+
+@pytest.mark.parametrize("scale", [2, 0.5])
+def test_bilinear_by_two(scale):
+    """Half-pixel centres, no antialias, as PyTorch's."""
+    x = jnp.asarray(np.random.default_rng(1).standard_normal((2, 4, 6, 3)), jnp.float32)
+    shape = (2, int(4 * scale), int(6 * scale), 3)
+    out = resize.double_bilinear(x) if scale == 2 else resize.halve_bilinear(x)
+    expected = jax.image.resize(x, shape, "bilinear", antialias=False)
+    np.testing.assert_allclose(out, expected, rtol=OPS_RTOL, atol=OPS_ATOL)
