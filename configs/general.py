@@ -1,10 +1,10 @@
 """General training stage (Sec. 3.3, Eq. 7): E, G, decoder, super-resolution and D on video pairs.
 
-    python train.py --config=configs/general.py --workdir=runs/general          the paper's size
-    python train.py --config=configs/general.py:small --workdir=runs/small      128 pixels, embedded heads, two CPU cores
+    python train.py --config=configs/general.py --workdir=runs/general       the paper
+    python train.py --config=configs/general.py:small --workdir=runs/small    128 pixels, embedded heads
 
 Paper: 512² images, batch 16, Adam 1e-4, 250,000 steps on CelebV-HQ; all three stages took 4 days on 8 V100 (Sec. 4.1).
-Needs, at the paper's size: a packed CelebV-HQ (config.data.path), and ported weights of EG3D, IR-SE50, ArcFace and LPIPS.
+Needs, at the paper's size: a packed CelebV-HQ (config.data.path) and ported weights of EG3D, IR-SE50 (ArcFace) and LPIPS.
 `small` needs nothing: it makes its data.
 """
 
@@ -75,12 +75,12 @@ def get_config(size: str = "paper") -> ConfigDict:
 
     config.warm_start = ConfigDict()  # of D on the morphable model; ours, off in the paper
     config.warm_start.steps = 0
-    config.warm_start.heads = 32  # examples of (alpha, beta) a step
-    config.warm_start.points = 128
+    config.warm_start.heads = 64  # examples of (alpha, beta) a step
+    config.warm_start.points = 64
     config.warm_start.vertices = 2_000
     config.warm_start.reach = 0.05  # world units: how far from the surface points move with it
     config.warm_start.id_scale = 0.8
-    config.warm_start.learning_rate = 3e-3
+    config.warm_start.learning_rate = 5e-3
 
     # Stages run in this order within `train.steps`, each to its share of them.
     config.stages = ("general",)
@@ -96,6 +96,13 @@ def get_config(size: str = "paper") -> ConfigDict:
     )
     config.stage.general.losses = ConfigDict(  # weights of Eq. 7: rec 1, mouth 0.5, id 0.1, latent 0.01
         {"l2": 1.0, "lpips": 1.0, "mouth_l2": 0.5, "mouth_lpips": 0.5, "id": 0.1, "latent": 0.01}
+    )
+
+    config.finetune = ConfigDict()  # one-shot fine-tuning of C on a photo, by eval.py and reenact
+    config.finetune.steps = 100
+    config.finetune.learning_rate = 1e-4
+    config.finetune.losses = ConfigDict(  # weights of Eq. 12: rec 1, mouth 0.5, id 0.1, depth 0.01
+        {"l2": 1.0, "lpips": 1.0, "mouth_l2": 0.5, "mouth_lpips": 0.5, "id": 0.1, "depth": 0.01}
     )
 
     # Where the parts start from: ported weights, see `python -m nofa_jax weights`. Empty: random.
@@ -116,9 +123,9 @@ def make_small(config: ConfigDict) -> None:
     config.model.generator.update({"z_dim": 96, "w_dim": 96, "plane_resolution": 128, "plane_channels": 16})
     config.model.generator.update({"channel_base": 4096, "channel_max": 96})
     config.model.compensation.update({"channels": (96, 64, 48, 48), "hidden": 32})
-    config.model.deformation.update({"depth": 5, "width": 64, "skip": 3, "weight_depth": 2, "weight_width": 32})
+    config.model.deformation.update({"depth": 4, "width": 64, "skip": 2, "weight_depth": 2, "weight_width": 32})
     config.model.deformation.update({"octaves": 5, "modulate": True})
-    config.model.renderer.update({"near": 2.3, "far": 3.2, "samples": 24, "importance_samples": 0})
+    config.model.renderer.update({"near": 2.42, "far": 3.1, "samples": 20, "importance_samples": 0})
     config.model.renderer.update({"white_back": True, "ray_chunk": 0, "remat": False, "decoder_width": 32})
     config.model.renderer.decoder_features = 16
     config.model.superres.update({"channels": (32, 24), "resize": "never"})
@@ -134,4 +141,5 @@ def make_small(config: ConfigDict) -> None:
         ("deformation/.*", 0.2),  # it starts from the morphable model
         (".*", 1.0),
     )
+    config.finetune.learning_rate = 2e-3
     config.init_from = ConfigDict({"generator": "", "encoder": ""})

@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.model.generator.update({"z_dim": 64, "w_dim": 64, "plane_resolution": 64})
     config.model.generator.update({"channel_base": 2048, "channel_max": 64})
     config.model.compensation.update({"channels": (64, 48, 48, 48), "hidden": 24})
-    config.model.renderer.update({"samples": 16})
+    config.model.renderer.update({"samples": 14})
     config.model.superres.update({"channels": (24, 16)})
     config.train.update({"steps": 1_500, "window": 16, "checkpoint_every": 250, "preview_every": 250})
     config.warm_start.steps = 1_000

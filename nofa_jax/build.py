@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
@@ -25,6 +26,7 @@ from nofa_jax.models.renderer import Decoder, VolumeRenderer
 from nofa_jax.models.superres import SuperResolution
 from nofa_jax.port.files import load_ported
 from nofa_jax.progress import log
+from nofa_jax.train.finetune import Finetuner
 from nofa_jax.train.objective import Distance, Objective
 from nofa_jax.train.stages import Stage, begin_stage
 from nofa_jax.train.state import TrainState
@@ -161,8 +163,10 @@ def initial_state(config: ConfigDict, model: NOFA, data: Dataset, stages: list[S
     )
     params = dict(variables.pop("params"))
     if warm and config.warm_start.steps:
+        records = np.linspace(0, data.num_frames("train") - 1, min(512, data.num_frames("train"))).astype(int)
+        seen = data.frames("train", records).exp_coeff
         params["deformation"], errors = warm_start(
-            model.deformation, params["deformation"], morphable_model(config), config.warm_start, config.seed
+            model.deformation, params["deformation"], morphable_model(config), seen, config.warm_start, config.seed
         )
         log(f"warm start of D: relative error {errors['before']:.3f} -> {errors['after']:.3f}")
     return begin_stage(config, stages[0], params, variables)
@@ -176,6 +180,12 @@ def objective(config: ConfigDict) -> Objective:
     for term, name in (("lpips", perceptual_name), ("mouth_lpips", perceptual_name), ("id", identity_name)):
         names[term] = f"{term.removesuffix('lpips')}{name.replace('-', '_')}"
     return Objective(perceptual_distance, identity_distance, config.train.mouth_size, names)
+
+
+def finetuner(config: ConfigDict, model: NOFA) -> Finetuner:
+    """One-shot fine-tuning of C as config.finetune says."""
+    f = config.finetune
+    return Finetuner(model, rendering(config), objective(config), dict(f.losses), f.learning_rate, config.seed)
 
 
 def _perceptual(name: str, stand_ins: bool) -> tuple[str, Distance]:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from nofa_jax.ops.resample import resize
 from nofa_jax.rendering.camera import make_rays
 from nofa_jax.types import Output
 
@@ -44,7 +45,7 @@ class NOFA(nn.Module):
     superres: nn.Module
 
     def volume(self, image: Float[Array, "b h w 3"], compensate: bool = True) -> Volume:
-        """Source photo in [-1, 1], at the model's source size -> canonical volume."""
+        """Source photo in [-1, 1] -> canonical volume."""
         base, feature = self.canonical_volume(image)
         if not compensate and not self.is_initializing():
             return base
@@ -52,8 +53,12 @@ class NOFA(nn.Module):
         return base.replace(planes=base.canonical + delta, compensation=delta)
 
     def canonical_volume(self, image: Float[Array, "b h w 3"]) -> tuple[Volume, Float[Array, "b hf wf cf"]]:
-        """V_c of the generator alone, and the feature that C reads: all that does not depend on C."""
-        offsets = self.encoder(image)
+        """V_c of the generator alone, and the feature that C reads: all that does not depend on C.
+
+        The photo may be larger than E's input: E sees it shrunk (antialiased), C as it is.
+        """
+        size = self.encoder.input_resolution
+        offsets = self.encoder(resize(image, (size, size)))
         ws = offsets + jax.lax.stop_gradient(self.generator.w_avg)[None, None, :]
         tri = self.generator(ws)
         volume = Volume(

@@ -100,7 +100,7 @@ def make_train_step(
         (total, losses), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = losses | {"loss": total, "grad_norm": optax.global_norm(grads)}
+        metrics = losses | {"loss": total, "grad_norm": optax.tree.norm(grads)}
         return state.replace(
             step=state.step + 1,
             params=params,

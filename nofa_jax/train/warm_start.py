@@ -53,22 +53,36 @@ def moving_vertices(head: MorphableModel, count: int, rng: np.random.Generator) 
     return np.sort(rng.choice(len(travel), count, replace=False, p=probability / probability.sum()))
 
 
-def sample_expressions(key: Array, shape: tuple[int, ...], sparsity: float = 0.25) -> Float[Array, "... e"]:
-    """Blendshape weights: each is off, or with probability `sparsity` uniform in [0, 1]."""
-    key_on, key_value = jax.random.split(key)
-    return jax.random.uniform(key_value, shape) * jax.random.bernoulli(key_on, sparsity, shape)
+def sample_expressions(
+    key: Array, count: int, seen: Float[Array, "n e"], sparsity: float = 0.1
+) -> Float[Array, "b e"]:
+    """Blendshape weights: half of them rows of `seen`, the others each shape on by `sparsity`, uniform in [0, 1]."""
+    key_row, key_on, key_value, key_choice = jax.random.split(key, 4)
+    rows = seen[jax.random.randint(key_row, (count,), 0, seen.shape[0])]
+    shape = (count, seen.shape[1])
+    sparse = jax.random.uniform(key_value, shape) * jax.random.bernoulli(key_on, sparsity, shape)
+    return jnp.where(jax.random.bernoulli(key_choice, 0.5, (count, 1)), rows, sparse)
 
 
 class WarmStart:
     """Draws training examples of the displacement field of `head`, in world units."""
 
-    def __init__(self, head: MorphableModel, vertices: int, reach: float, id_scale: float, seed: int) -> None:
+    def __init__(
+        self,
+        head: MorphableModel,
+        seen: Float[np.ndarray, "n e"],
+        vertices: int,
+        reach: float,
+        id_scale: float,
+        seed: int,
+    ) -> None:
         chosen = moving_vertices(head, vertices, np.random.default_rng(seed))
         self.mean = jnp.asarray(head.mean[chosen])
         self.id_basis = jnp.asarray(head.id_basis[:, chosen])
         self.exp_basis = jnp.asarray(head.exp_basis[:, chosen])
         self.canonical_exp = jnp.asarray(head.canonical_exp)
         self.penalty = jnp.asarray(np.where(head.part(*INNER_PARTS)[chosen], HIDDEN**2, 0.0), jnp.float32)
+        self.seen = jnp.asarray(seen)
         self.reach, self.id_scale = reach, id_scale
 
     def draw(
@@ -77,7 +91,7 @@ class WarmStart:
         """(points, alpha, beta, displacement): most points near the surface, an eighth anywhere in the box."""
         keys = jax.random.split(key, 6)
         alpha = self.id_scale * jnp.clip(jax.random.normal(keys[0], (heads, self.id_basis.shape[0])), -2.5, 2.5)
-        beta = sample_expressions(keys[1], (heads, self.exp_basis.shape[0]))
+        beta = sample_expressions(keys[1], heads, self.seen)
         neutral = self.mean[None] + jnp.einsum("bi,ivc->bvc", alpha, self.id_basis)
         target = neutral + jnp.einsum("be,evc->bvc", beta, self.exp_basis)
         canonical = neutral + jnp.einsum("e,evc->vc", self.canonical_exp, self.exp_basis)[None]
@@ -93,13 +107,20 @@ class WarmStart:
 
 
 def warm_start(
-    deformation: Deformation, params: PyTree, head: MorphableModel, options: Mapping, seed: int
+    deformation: Deformation,
+    params: PyTree,
+    head: MorphableModel,
+    seen: Float[np.ndarray, "n e"],
+    options: Mapping,
+    seed: int,
 ) -> tuple[PyTree, dict[str, float]]:
     """Trains D's `params` for options["steps"]; returns them with the errors before and after.
 
+    seen: expressions of the data set (labels, not images), so that those which occur together are learned together.
+
     The error is the root mean square of x_c over that of the true displacement: 1 is what the identity scores.
     """
-    source = WarmStart(head, options["vertices"], options["reach"], options["id_scale"], seed)
+    source = WarmStart(head, seen, options["vertices"], options["reach"], options["id_scale"], seed)
     schedule = optax.cosine_decay_schedule(options["learning_rate"], options["steps"], alpha=0.05)
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.99))
     key = jax.random.key(seed)
