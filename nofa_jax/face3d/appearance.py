@@ -178,7 +178,7 @@ def _skin(c: Canvas, a: Appearance) -> np.ndarray:
     red = waves(c.points, a.pattern + 2, 3.0) * 0.5 * a.spots + a.blush * (c.cheek + 0.4 * c.ear)
     colour = a.skin * tone[:, None].astype(np.float32)
     colour = colour * np.stack([1.0 + 0.1 * red, 1.0 - 0.35 * red, 1.0 - 0.3 * red], axis=1).astype(np.float32)
-    colour *= ((1.0 - 0.1 * c.lid - 0.72 * c.nostril) * (0.42 + 0.58 * c.openness))[:, None]
+    colour *= ((1.0 - 0.1 * c.lid - 0.85 * c.nostril) * (0.42 + 0.58 * c.openness))[:, None]
     return colour.astype(np.float32)
 
 

@@ -74,7 +74,7 @@ def _make(model: MorphableModel) -> Canvas:
     azimuth, height = scalp_coordinates(p, lm)
     beard, moustache = _beard(p, skin, lm)
     cheek = sum(_blob(p, c, 2.2) for c in (lm[[41, 31, 48]].mean(0), lm[[46, 35, 54]].mean(0))) * face
-    nostril = sum(_blob(p, 0.5 * (lm[33] + lm[k]) + [0.0, 0.12, -0.1], 0.42) for k in (31, 35)) * face
+    nostril = sum(_blob(p, 0.5 * (lm[33] + lm[k]) + [0.0, 0.02, 0.05], 0.45) for k in (31, 35)) * face
     return Canvas(
         points=p,
         part=part,

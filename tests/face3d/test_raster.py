@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -41,17 +42,17 @@ def test_rays_and_projection_are_those_of_the_renderer():
     cam2world, intrinsics = orbit(0.4, -0.2)
     intrinsics = intrinsics.copy()
     intrinsics[0] = [4.1, 0.05, 0.47]
-    want = camera.make_rays(cam2world[None], intrinsics[None], 9)
+    want = camera.make_rays(jnp.asarray(cam2world)[None], jnp.asarray(intrinsics)[None], 9)
     origin, directions = rays(pixel_centres(9), cam2world, intrinsics)
     np.testing.assert_allclose(directions, want.directions[0], rtol=OPS_RTOL, atol=OPS_ATOL)
     np.testing.assert_allclose(origin, want.origins[0, 0], rtol=OPS_RTOL, atol=OPS_ATOL)
     points = np.random.default_rng(0).uniform(-0.4, 0.4, (20, 3)).astype(np.float32)
-    uv, _ = camera.project(points[None], cam2world[None], intrinsics[None])
+    uv, _ = camera.project(*(jnp.asarray(a)[None] for a in (points, cam2world, intrinsics)))
     np.testing.assert_allclose(project(points, cam2world, intrinsics), uv[0], rtol=OPS_RTOL, atol=OPS_ATOL)
 
 
 def test_sheet_camera_is_the_renderer_s_look_at():
-    want = camera.look_at(0.5, 0.3, 2.7, (0.0, 0.0, 0.0))[0]
+    want = camera.look_at(0.5, 0.3, 2.7, jnp.zeros(3))[0]
     np.testing.assert_allclose(orbit(0.5, 0.3)[0], want, rtol=OPS_RTOL, atol=OPS_ATOL)
 
 
@@ -162,10 +163,10 @@ def test_open_mouth_shows_teeth_and_inside(person):
 
 def test_every_expression_changes_the_picture(person):
     names = person.model.exp_names
-    neutral = picture(person, 0.35, size=96)["image"].astype(float)
+    neutral = picture(person, 0.35)["image"].astype(float)
     for name in names:
-        changed = np.abs(picture(person, 0.35, size=96, **{name: 1.0})["image"] - neutral).max(-1) > 8
-        assert changed.sum() > 12, name
+        changed = np.abs(picture(person, 0.35, **{name: 1.0})["image"] - neutral).max(-1) > 8
+        assert changed.sum() > 8, name
 
 
 def test_light_and_identity_change_the_picture(head, person):
@@ -199,8 +200,8 @@ def test_openness_of_a_plane_and_under_a_lid():
     assert openness(both, lidded, vertex_normals(both, lidded), reach=1.0)[4] < 0.2
 
 
-def test_contact_sheet(head):
-    image = sheet(head, size=16, people=2, seed=0, columns=6)
+def test_contact_sheet():
+    image = sheet(load_morphable_model("procedural"), size=16, people=2, seed=0, columns=6)
     assert image.dtype == np.uint8
     assert image.shape[1] > 6 * 16
     assert image.std() > 10

@@ -259,7 +259,7 @@ def _spacing(d: np.ndarray) -> np.ndarray:
     face = front * np.clip((0.62 - d[:, 1]) / 0.15, 0.0, 1.0)
     nose = np.exp(-(((d[:, 0]) / 0.17) ** 2) - ((d[:, 1] + 0.08) / 0.2) ** 2) * (d[:, 2] > 0)
     neck = np.clip((-0.8 - d[:, 1]) / 0.15, 0.0, 1.0)
-    return (0.08 - 0.039 * face) * (1.0 - 0.5 * nose) * (1.0 - 0.3 * neck)
+    return (0.07 - 0.029 * face) * (1.0 - 0.5 * nose) * (1.0 - 0.2 * neck)
 
 
 def _fill(holes: list[np.ndarray]) -> _Half:
