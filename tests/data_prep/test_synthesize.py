@@ -177,7 +177,7 @@ def test_a_killed_run_is_redone_and_leaves_no_process(tmp_path: Path):
     options = ["--identities=60", "--frames=20", "--size=64", f"--out={out}"]
     run = subprocess.Popen([sys.executable, "-m", "data_prep.synthesize", *options])
     children: list[int] = []
-    for _ in range(600):
+    for _ in range(1800):
         time.sleep(0.1)
         children = children_of(run.pid)
         if list(tmp_path.glob(".set.*.partial")) and len(children) >= 2:
@@ -186,7 +186,7 @@ def test_a_killed_run_is_redone_and_leaves_no_process(tmp_path: Path):
     run.wait()
     assert not out.exists()
     assert list(tmp_path.glob(".set.*.partial")), "killed in the middle"
-    for _ in range(100):
+    for _ in range(900):  # a worker that is still importing notices at its end
         time.sleep(0.1)
         if not any(is_running(pid) for pid in children):
             break
