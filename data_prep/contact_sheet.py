@@ -34,9 +34,9 @@ VIEWS_DEG: tuple[tuple[float, float], ...] = ((-70, 0), (-30, 15), (30, -15), (7
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head", choices=HEADS, default="procedural", help="default %(default)s")
     parser.add_argument("--ict", default=None, help="ICT FaceKit's file or folder, for --head=ict")
-    parser.add_argument("--size", type=int, default=88, help="pixels of one picture (default %(default)s)")
+    parser.add_argument("--size", type=int, default=84, help="pixels of one picture (default %(default)s)")
     parser.add_argument("--people", type=int, default=16, help="how many identities (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=5, help="default %(default)s")
     parser.add_argument("--out", default="heads.png", help="default %(default)s")
 
 
