@@ -140,6 +140,23 @@ def test_max_pool_equals_flax(window: int, size: int) -> None:
     np.testing.assert_allclose(ours[1], flax[1], rtol=tol.OPS_RTOL, atol=tol.OPS_ATOL)
 
 
+@pytest.mark.parametrize(("size", "kernel"), [((1, 1), 3), ((2, 2), 3), ((2, 5), 3), ((3, 3), 5), ((4, 4), 3)])
+def test_convolution_of_small_maps(size: tuple[int, int], kernel: int) -> None:
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, *size, 4)), jnp.float32)
+    k = jnp.asarray(rng.normal(size=(kernel, kernel, 4, 6)), jnp.float32)
+    options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC")}
+    border = [(kernel // 2, kernel // 2)] * 2
+
+    @partial(jax.jit, static_argnums=0)
+    def run(conv, x):
+        y, back = jax.vjp(lambda x: conv(x, k, (1, 1), border, **options), x)
+        return y, back(jnp.sin(jnp.arange(y.size, dtype=x.dtype)).reshape(y.shape))[0]
+
+    for got, wanted in zip(run(lpips.conv_of_small_maps, x), run(jax.lax.conv_general_dilated, x), strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=tol.OPS_RTOL, atol=tol.OPS_ATOL)
+
+
 def test_max_pool_gives_ties_to_the_first() -> None:
     gradient = jax.grad(lambda x: jnp.sum(max_pool(x, 2)))(jnp.ones((1, 2, 2, 1)))
     np.testing.assert_array_equal(gradient[0, :, :, 0], [[1, 0], [0, 0]])
