@@ -15,13 +15,15 @@ pair; `summarize` averages them.
 """
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Array, Float, Int, PyTree, UInt8
 
 from nofa_jax.data.records import Dataset
 from nofa_jax.data.sampler import fixed_pairs
@@ -30,6 +32,7 @@ from nofa_jax.metrics.expression import from_uint8, head_angles, pearson, shape_
 from nofa_jax.metrics.face import aed, apd, mouth_psnr
 from nofa_jax.metrics.image import psnr, ssim
 from nofa_jax.progress import Progress
+from nofa_jax.train.step import Rendering
 from nofa_jax.types import Frame
 
 Row = dict[str, Any]
@@ -102,7 +105,7 @@ def evaluate(
     pairs: Pairs,
     batch_size: int = 16,
     methods: dict[str, Method] = METHODS,
-    keep: Sequence[int] = (),
+    keep: Sequence[int] | np.ndarray = (),
 ) -> tuple[list[Row], dict[str, UInt8[np.ndarray, "k h w 3"]]]:
     """Measures every method on every pair.
 
@@ -113,21 +116,35 @@ def evaluate(
     """
     rows: list[Row] = []
     kept: dict[str, list[np.ndarray]] = {name: [] for name in methods}
-    batches = [np.arange(i, min(i + batch_size, len(pairs))) for i in range(0, len(pairs), batch_size)]
+    avatar = padded(avatar, batch_size)
     with Progress(len(methods) * len(pairs), "evaluation") as progress:
         for name, method in methods.items():
-            for index in batches:
-                padded = np.concatenate([index, np.repeat(index[-1:], batch_size - len(index))])  # one compiled shape
-                x = pairs.rows(padded)
+            for start in range(0, len(pairs), batch_size):
+                index = np.arange(start, min(start + batch_size, len(pairs)))
+                x = pairs.rows(index)
                 images, shown = method(avatar, x)
                 pictures = to_uint8(images)
-                kept[name] += [pictures[k - index[0]] for k in sorted(keep) if k in index]
+                kept[name] += [pictures[k - start] for k in sorted(keep) if k in index]
                 measured = measure(pictures, x.target, shown, regressor)
                 for j, pair in enumerate(index):
                     rows.append({"method": name, "pair": int(pair), "identity": int(pairs.identity[pair])})
                     rows[-1] |= {key: _plain(value[j]) for key, value in measured.items()}
                 progress.update(len(index))
     return rows, {name: np.stack(pictures) for name, pictures in kept.items() if pictures}
+
+
+def padded(avatar: Avatar, batch_size: int) -> Avatar:
+    """The avatar called with exactly `batch_size` frames at a time, whatever it is asked for: one compiled shape."""
+
+    def whole(source: Frame, drive: Frame, deform: bool) -> np.ndarray:
+        count = len(drive.cam2world)
+        parts = []
+        for start in range(0, count, batch_size):
+            index = np.minimum(np.arange(start, start + batch_size), count - 1)
+            parts.append(np.asarray(avatar(rows_of(source, index), rows_of(drive, index), deform)))
+        return np.concatenate(parts)[:count]
+
+    return whole
 
 
 def measure(
@@ -173,26 +190,40 @@ def summarize(rows: Sequence[Row], exp_names: tuple[str, ...]) -> dict[str, dict
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """One identity for fine-tuning: the photo (leading axis 1) and other frames of it (leading axis m)."""
+    """One identity for fine-tuning: the photo (leading axis 1) and other frames of its clip (leading axis m)."""
 
     identity: int
     source: Frame
     others: Frame
 
 
-def evaluate_finetuning(avatar: Avatar, finetune: Callable[[Frame], Avatar], people: Sequence[Views]) -> list[Row]:
-    """Gains of one-shot fine-tuning in dB, one row per identity: of the photo itself, and the mean over other views."""
+def load_views(dataset: Dataset, split: str, count: int, seed: int) -> list[Views]:
+    """The first `count` identities of a split, each with a photo drawn from its first clip and all its other frames."""
+    clips = {clip.identity: clip for clip in reversed(dataset.clips(split)) if len(clip.records) > 1}
+    if len(clips) < count:
+        raise UserError(f"{dataset.path}: split {split!r} has {len(clips)} identities to fine-tune on, not {count}")
+    rng = np.random.default_rng([seed, count])
+    people = []
+    for identity in sorted(clips)[:count]:
+        records = rng.permutation(clips[identity].records)
+        people.append(Views(identity, dataset.frames(split, records[:1]), dataset.frames(split, np.sort(records[1:]))))
+    return people
+
+
+def evaluate_finetuning(
+    avatar: Avatar, finetune: Callable[[Frame], Avatar], people: Sequence[Views], batch_size: int = 16
+) -> list[Row]:
+    """PSNR before and after one-shot fine-tuning, a row per identity: of the photo itself, and the mean of others."""
     rows = []
     with Progress(len(people), "fine-tuning") as progress:
         for person in people:
             started = time.monotonic()
             tuned = finetune(person.source)
-            seconds = time.monotonic() - started
-            row: Row = {"method": "finetuned", "identity": person.identity, "seconds": seconds}
+            row: Row = {"method": "finetuned", "identity": person.identity, "seconds": time.monotonic() - started}
             for when, who in (("before", avatar), ("after", tuned)):
                 for what, drive in (("source", person.source), ("other", person.others)):
                     source = rows_of(person.source, np.zeros(len(drive.cam2world), np.int64))
-                    pictures = to_uint8(who(source, blind(drive), True))
+                    pictures = to_uint8(padded(who, batch_size)(source, blind(drive), True))
                     row[f"{what}_{when}"] = float(psnr(pictures / 255.0, to_uint8(drive.image) / 255.0).mean())
             rows.append(row)
             progress.update()
@@ -212,6 +243,19 @@ def summarize_finetuning(rows: Sequence[Row], steps: int) -> dict[str, Any]:
     }
 
 
+def model_avatar(model: nn.Module, rendering: Rendering) -> Callable[[PyTree], Avatar]:
+    """variables -> avatar of a trained `NOFA`. One compilation serves all variables, fine-tuned ones too."""
+
+    @functools.partial(jax.jit, static_argnames="deform")
+    def render(variables: PyTree, source: Frame, drive: Frame, deform: bool) -> Array:
+        volume = model.apply(variables, source.image, rendering.compensate, method="volume")
+        driven = (drive.cam2world, drive.intrinsics, source.id_coeff, drive.exp_coeff)
+        options = {"resolution": rendering.resolution, "deform": deform}
+        return model.apply(variables, volume.planes, volume.ws, *driven, **options, method="render").image
+
+    return lambda variables: lambda source, drive, deform: np.asarray(render(variables, source, drive, deform))
+
+
 def rows_of(frame: Frame, index: np.ndarray) -> Frame:
     """The named rows of every field."""
     return jax.tree.map(lambda x: x[index], frame)
@@ -223,6 +267,6 @@ def blind(drive: Frame) -> Frame:
     return drive.replace(**{name: np.zeros_like(getattr(drive, name)) for name in fields})
 
 
-def _plain(value: np.ndarray) -> Any:
+def _plain(value: Any) -> Any:
     """JSON's numbers of a numpy scalar or vector (vectors rounded: they are the bulk of the file)."""
     return [round(float(v), 4) for v in value] if np.ndim(value) else float(value)

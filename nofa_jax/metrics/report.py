@@ -13,7 +13,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw
 
-from nofa_jax.metrics.expression import SHAPES_SHOWN
+from nofa_jax.data.records import Dataset
+from nofa_jax.metrics.expression import SHAPES_SHOWN, Regressor
+from nofa_jax.metrics.image import SSIM_CONVENTION
+from nofa_jax.metrics.protocol import Pairs
 
 Results = dict[str, dict[str, Any]]
 
@@ -36,6 +39,20 @@ WHAT = {
 }
 
 
+CONVENTIONS = {
+    "value_range": "[0, 1], after rounding every picture to 8 bits",
+    "crop": "none: whole pictures, background included; mouth PSNR in the mouth box of the target's landmarks",
+    "psnr": "10 log10(1 / MSE) over all pixels and channels of a picture, averaged over pictures; null: identical",
+    "ssim": SSIM_CONVENTION + "; float64",
+    "aed": "mean |regressor(picture) - true exp_coeff of the target| over all channels",
+    "aed_estimated": "mean |regressor(picture) - regressor(target picture)|: the paper's, both sides estimated",
+    "apd": "mean |regressor(picture) - true head angles of the target| over yaw, pitch, roll, in radian",
+    "corr": "Pearson's r over the pairs between the regressor's answer and the target's true exp_coeff, left and right "
+    "shapes pooled; null: one of them is constant",
+    "coefficients": "exact ones of the data set: id_coeff of the source's identity, exp_coeff and camera of the target",
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Bar:
     """One thing to reach: `value` of the results, at least (or at most) `wanted`."""
@@ -45,6 +62,42 @@ class Bar:
     wanted: float
     at_least: bool = True
     group: str = "quickstart"
+
+
+def protocol_block(
+    pairs: Pairs,
+    dataset: Dataset,
+    regressor: Regressor,
+    *,
+    split: str,
+    seed: int,
+    checkpoint: dict[str, Any],
+    finetuning: dict[str, Any],
+    run: dict[str, Any],
+) -> dict[str, Any]:
+    """The `protocol` of metrics.json: everything that a number in `results` depends on.
+
+    checkpoint: {step, params_sha256, …}; run: `train.provenance.describe_run()`.
+    """
+    named = ("head", "background", "settings")
+    return {
+        "n": len(pairs),
+        "identities": len(np.unique(pairs.identity)),
+        "resolution": pairs.target.image.shape[1],
+        "pairs": "source and target are different frames of one clip of an identity held out from training",
+        "background": dataset.metadata.get("background"),
+        **CONVENTIONS,
+        "seeds": {"pairs": seed, "finetuning": seed},
+        "split": split,
+        "dataset": {"fingerprint": dataset.fingerprint}
+        | {k: dataset.metadata[k] for k in named if k in dataset.metadata},
+        "checkpoint": checkpoint,
+        "finetuning": finetuning,
+        "git": run["git"],
+        "regressor": {"fingerprint": regressor.fingerprint} | regressor.info,
+        "date": run["time"],
+        "run": {k: v for k, v in run.items() if k not in ("git", "time")},
+    }
 
 
 def _margin(score: str, control: str) -> Callable[[Results], float]:

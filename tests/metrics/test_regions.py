@@ -58,7 +58,7 @@ def test_boxes_hold_the_landmarks_they_are_named_after(scene):
 def test_box_of_a_frontal_camera_is_the_pinhole_formula():
     intrinsics = np.diag([4.0, 4.0, 1.0]).astype(np.float32)
     intrinsics[:2, 2] = 0.5
-    cam2world = np.asarray(look_at(0.0, 0.0, radius=2.5, target=(0.0, 0.0, 0.0)))
+    cam2world = np.asarray(look_at(0.0, 0.0, radius=2.5, target=jnp.zeros(3)))
     center, extent = np.array([[0.1, 0.2, 0.0]], np.float32), np.array([[0.05, 0.025]], np.float32)
     box = region_boxes(*(jnp.asarray(x) for x in (center, extent, cam2world, intrinsics[None])))[0, 0]
     x, y = 0.5 + 4.0 * 0.1 / 2.5, 0.5 - 4.0 * 0.2 / 2.5
