@@ -49,11 +49,11 @@ def test_irse50_embeddings_loss_and_gradient():
     golden.assert_parity(target, stored["emb_y"])
     golden.assert_parity(embed(variables, image("x", stored)), stored["emb_x"])
 
-    def loss(y_hat):
+    def loss(y_hat, variables):  # an argument: XLA would fold constants for seconds
         e = model.apply(variables, y_hat)
         return jnp.mean(1 - jnp.sum(e * target, axis=-1)), e
 
-    (value, embedding), grad = jax.jit(jax.value_and_grad(loss, has_aux=True))(image("y_hat", stored))
+    (value, embedding), grad = jax.jit(jax.value_and_grad(loss, has_aux=True))(image("y_hat", stored), variables)
     golden.assert_parity(embedding, stored["emb_y_hat"])
     np.testing.assert_allclose(value, stored["loss"], atol=COSINE_ATOL)
     expected = golden.nhwc(stored["grad_y_hat"])
@@ -70,7 +70,7 @@ def test_iresnet_embeddings(depth: int):
     state = golden.make_state("arcface", golden.manifest("arcface", f"iresnet{depth}")["weights"])
     model, variables = port_iresnet(state, depth)
     faces = jnp.asarray(stored["image_u8"].astype(np.float32) / 127.5 - 1)
-    embedding, inner = jax.jit(lambda x: model.apply(variables, x, capture_intermediates=True))(faces)
+    embedding, inner = jax.jit(lambda v, x: model.apply(v, x, capture_intermediates=True))(variables, faces)
     inner = inner["intermediates"]
     last = {1: 2, 2: model.units[1] - 1, 4: model.units[3] - 1}
     for group, step in ((1, 4), (2, 4), (4, 1)):

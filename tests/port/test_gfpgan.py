@@ -48,7 +48,7 @@ def test_toy_size_and_gradient():
     image = jax.random.uniform(jax.random.key(1), (2, 16, 16, 3), minval=-1, maxval=1)
     variables = init(model, image)
     with fast_compile():
-        value, grad = jax.jit(jax.value_and_grad(lambda x: jnp.mean(model.apply(variables, x) ** 2)))(image)
+        value, grad = jax.jit(jax.value_and_grad(lambda x, v: jnp.mean(model.apply(v, x) ** 2)))(image, variables)
     assert jnp.isfinite(value)
     assert jnp.all(jnp.isfinite(grad))
     assert jnp.any(grad != 0)
