@@ -86,8 +86,8 @@ def render_painted(
 ) -> HeadImage:
     """One frame of a prepared person; arguments as in `render_head`."""
     vertices, normals = surface(head, id_coeff, exp_coeff)
-    scene = Scene(vertices, head.triangles)
     cam2world, intrinsics = (np.asarray(a, np.float32) for a in camera)
+    scene = Scene(vertices, head.triangles, seen_from=cam2world[:3, 3])
     backdrop = np.asarray(background, np.float32)
     at = pixel_centres(size)
     colour, depth = _trace(head, normals, scene, rays(at, cam2world, intrinsics), backdrop)
@@ -96,7 +96,7 @@ def render_painted(
         within = (pixel_centres(supersample) - 0.5) / size
         sub = (at[fine, None] + within).reshape(-1, 2)
         parts, _ = _trace(head, normals, scene, rays(sub, cam2world, intrinsics), backdrop)
-        colour[fine] = parts.reshape(len(fine), -1, 3).mean(1)
+        colour[fine] = parts.reshape(len(fine), supersample**2, 3).mean(1)
     landmarks = vertices[np.asarray(head.model.landmark_index)]
     return HeadImage(
         image=np.round(colour * 255.0).astype(np.uint8).reshape(size, size, 3),
@@ -115,7 +115,7 @@ def _trace(head, normals, scene, rays, backdrop) -> tuple[np.ndarray, np.ndarray
     return colour, hit.distance
 
 
-DETAIL = 0.03  # difference of neighbouring pixels (sRGB in [0,1]) above which both are supersampled
+DETAIL = 0.08  # difference of neighbouring pixels (sRGB in [0,1]) above which both are supersampled
 
 
 def _detail(colour: np.ndarray) -> np.ndarray:

@@ -54,14 +54,27 @@ class Hits:
 
 
 class Scene:
-    """Triangles that rays can be cast at."""
+    """Triangles that rays can be cast at.
 
-    def __init__(self, vertices: np.ndarray, triangles: np.ndarray) -> None:
+    With `seen_from`, a point, triangles that turn their back to it are left out: rays from there do not meet them. A
+    closed surface looks the same, and Embree's mesh, whose making takes longer than the rays of a small picture, is
+    half as large.
+    """
+
+    def __init__(self, vertices: np.ndarray, triangles: np.ndarray, seen_from: np.ndarray | None = None) -> None:
         try:
             from embreex.mesh_construction import TriangleMesh
             from embreex.rtcore_scene import EmbreeScene
         except ImportError as e:
             raise UserError("rendering heads needs the package embreex: pip install embreex") from e
+        self._kept: np.ndarray | None = None
+        if seen_from is not None:
+            a, b, c = (vertices[triangles[:, k]] for k in range(3))
+            self._kept = np.flatnonzero(np.einsum("tc,tc->t", np.cross(b - a, c - a), seen_from - a) > 0.0)
+            triangles = triangles[self._kept]
+            used = np.zeros(len(vertices), bool)
+            used[triangles] = True
+            vertices, triangles = vertices[used], (np.cumsum(used) - 1)[triangles]
         self._scene = EmbreeScene()
         # Embree keeps no copy of its own that Python could free too early: hold the mesh as long as the scene.
         self._mesh = TriangleMesh(
@@ -75,6 +88,8 @@ class Scene:
         found = self._scene.run(origins, np.ascontiguousarray(directions, np.float32), output=True)
         triangle = found["primID"]
         distance = np.where(triangle >= 0, found["tfar"], np.float32(0.0)).astype(np.float32)
+        if self._kept is not None and len(self._kept):
+            triangle = np.where(triangle >= 0, self._kept[triangle], -1)
         return Hits(triangle, found["u"], found["v"], distance)
 
 

@@ -97,6 +97,17 @@ def test_mask_is_where_there_is_depth_and_background_elsewhere(person):
         assert frame["depth"].max() < 3.3
 
 
+def test_a_camera_that_looks_past_the_head_sees_background(person):
+    cam2world, intrinsics = orbit(0.0, 0.0)
+    cam2world = cam2world.copy()
+    cam2world[:3, 3] += [5.0, 0.0, 0.0]
+    alpha, beta = np.zeros(person.model.num_id, np.float32), person.model.expression()
+    frame = render_painted(person, alpha, beta, (cam2world, intrinsics), 16)
+    assert (frame["image"] == 255).all()
+    assert not frame["mask"].any()
+    assert not frame["depth"].any()
+
+
 def grown(mask: np.ndarray) -> np.ndarray:
     padded = np.pad(mask, 1)
     h, w = mask.shape
