@@ -141,14 +141,14 @@ def paint(model: MorphableModel, a: Appearance) -> np.ndarray:
     parts = {name: c.part == i for i, name in enumerate(model.part_names)}
     mix(colour, c.lip * (parts["face"]), a.lip * _grain(c, a, 3.0, 0.1))
     mix(colour, 0.75 * c.lip_line, a.lip * 0.12)
-    mix(colour, 0.9 * a.liner * c.lash, np.float32([0.02, 0.014, 0.012]))
+    mix(colour, 0.9 * a.liner * c.lash, np.array([0.02, 0.014, 0.012], np.float32))
     inside = parts["mouth_socket"]
     colour[inside] = linear(MOUTH) * (0.12 + 0.88 * smoothstep(6.5, 1.0, c.behind_lips[inside]))[:, None]
     for name, srgb in (("gums_and_tongue", GUM), ("teeth", TEETH)):
         here = parts[name]
         colour[here] = linear(srgb) * (0.2 + 0.8 * smoothstep(4.5, 1.0, c.behind_lips[here]))[:, None]
     for side in ("left", "right"):
-        colour[parts[f"eye_socket_{side}"]] = a.skin * np.float32([0.45, 0.25, 0.22])
+        colour[parts[f"eye_socket_{side}"]] = a.skin * np.array([0.45, 0.25, 0.22], np.float32)
         ball = parts[f"eyeball_{side}"]
         colour[ball] = _eyeball(c.gaze_angle[ball], a)
     return colour.reshape(len(model.triangles), -1, 3)
@@ -184,7 +184,7 @@ def _skin(c: Canvas, a: Appearance) -> np.ndarray:
 
 def _hair_on_skin(c: Canvas, a: Appearance, colour: np.ndarray) -> None:
     """Brows, beard and the roots of the hair."""
-    hairs = 0.8 + 0.2 * waves(c.points * np.float32([2.0, 1.0, 1.0]), a.pattern + 5, 0.9, count=6)
+    hairs = 0.8 + 0.2 * waves(c.points * np.array([2.0, 1.0, 1.0], np.float32), a.pattern + 5, 0.9, count=6)
     raised = np.abs(c.brow_distance)
     taper = a.brow_width * (1.0 - 0.6 * smoothstep(0.35, 1.0, c.brow_along)) * smoothstep(-0.12, 0.1, c.brow_along)
     mix(colour, np.clip(hairs, 0.0, 1.0) * smoothstep(1.4, 0.5, raised / np.maximum(taper, 1e-3)), a.brow)
@@ -198,9 +198,9 @@ def _hair_on_skin(c: Canvas, a: Appearance, colour: np.ndarray) -> None:
 def _eyeball(angle: np.ndarray, a: Appearance) -> np.ndarray:
     pupil, iris, limbus = 0.16, 0.385, 0.05
     colour = np.tile(linear(SCLERA), (len(angle), 1))
-    colour *= (1.0 - 0.35 * smoothstep(0.5, 1.1, angle))[:, None] * np.float32([1.0, 0.97, 0.96])
+    colour *= (1.0 - 0.35 * smoothstep(0.5, 1.1, angle))[:, None] * np.array([1.0, 0.97, 0.96], np.float32)
     ring = a.iris * (0.75 + 0.55 * smoothstep(iris, pupil, angle))[:, None]
     mix(colour, smoothstep(iris + 0.03, iris - 0.02, angle), ring)
     mix(colour, 0.75 * smoothstep(limbus, 0.0, np.abs(angle - iris)), a.iris * 0.2)
-    mix(colour, smoothstep(pupil + 0.03, pupil - 0.02, angle), np.float32([0.006, 0.005, 0.005]))
+    mix(colour, smoothstep(pupil + 0.03, pupil - 0.02, angle), np.array([0.006, 0.005, 0.005], np.float32))
     return colour

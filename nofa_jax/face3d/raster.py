@@ -43,14 +43,14 @@ def paint_head(model: MorphableModel, appearance: Appearance) -> Painted:
     hair = grow(model, appearance)
     triangles, colour = np.asarray(model.triangles), paint(model, appearance)
     corner = np.asarray(model.vertex_part)[triangles[:, 0]]
-    gloss = np.tile(np.float32([appearance.gloss, 18.0]), (len(triangles), 1))
+    gloss = np.tile(np.array([appearance.gloss, 18.0], np.float32), (len(triangles), 1))
     for name, shine in (("eyeball_left", (0.55, 90.0)), ("eyeball_right", (0.55, 90.0)), ("teeth", (0.12, 30.0))):
         gloss[corner == model.part_names.index(name)] = shine
     gloss[corner == model.part_names.index("mouth_socket"), 0] = 0.0
     if hair is not None:
         triangles = np.concatenate([triangles, hair.scalp.triangles + len(model.mean)])
         colour = np.concatenate([colour, hair.colour])
-        gloss = np.concatenate([gloss, np.tile(np.float32([0.05, 12.0]), (len(hair.scalp.triangles), 1))])
+        gloss = np.concatenate([gloss, np.tile(np.array([0.05, 12.0], np.float32), (len(hair.scalp.triangles), 1))])
     return Painted(model, appearance, hair, triangles.astype(np.int32), colour.reshape(-1, 3).astype(np.float32), gloss)
 
 
@@ -133,7 +133,7 @@ def _detail(colour: np.ndarray) -> np.ndarray:
 def surface(head: Painted, id_coeff: np.ndarray, exp_coeff: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """World vertices and unit normals of the model and, behind them, of the hair."""
     model = head.model
-    vertices = model.vertices(np.asarray(id_coeff, np.float32), np.asarray(exp_coeff, np.float32))
+    vertices = np.asarray(model.vertices(np.asarray(id_coeff, np.float32), np.asarray(exp_coeff, np.float32)))
     normals = vertex_normals(vertices, np.asarray(model.triangles))
     if head.hair is None:
         return vertices, normals

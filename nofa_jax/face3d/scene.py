@@ -63,8 +63,8 @@ class Scene:
 
     def __init__(self, vertices: np.ndarray, triangles: np.ndarray, seen_from: np.ndarray | None = None) -> None:
         try:
-            from embreex.mesh_construction import TriangleMesh
-            from embreex.rtcore_scene import EmbreeScene
+            from embreex.mesh_construction import TriangleMesh  # ty: ignore[import-not-found]
+            from embreex.rtcore_scene import EmbreeScene  # ty: ignore[import-not-found]
         except ImportError as e:
             raise UserError("rendering heads needs the package embreex: pip install embreex") from e
         self._kept: np.ndarray | None = None

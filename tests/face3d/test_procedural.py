@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from nofa_jax.face3d.model import WORLD_PER_CM, MorphableModel, load_morphable_model
 from nofa_jax.face3d.procedural.anatomy import Anatomy, build_anatomy
@@ -58,7 +58,7 @@ def test_construction_is_deterministic(anatomy):
 
 
 def test_mean_is_symmetric(anatomy):
-    distance, twin = cKDTree(anatomy.points).query(anatomy.points * [-1, 1, 1])
+    distance, twin = KDTree(anatomy.points).query(anatomy.points * [-1, 1, 1])
     assert distance.max() < 1e-6
     np.testing.assert_array_equal(twin[twin], np.arange(len(twin)))
 

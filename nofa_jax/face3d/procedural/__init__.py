@@ -1,7 +1,7 @@
 """A morphable head made of formulas: no file, no licence, no network. Same interface as every other head.
 
-sculpt.py says what the skin's surface is, topology.py meshes it, parts.py adds what is not skin, anatomy.py joins them,
-identity.py and expressions.py are the two bases. Built once per process.
+sculpt.py says what the skin's surface is, rings.py and topology.py mesh it, parts.py adds what is not skin, anatomy.py
+joins them, identity.py and expressions.py are the two bases. Built once per process.
 """
 
 import functools

@@ -6,7 +6,8 @@ import numpy as np
 
 from nofa_jax.face3d.model import PARTS
 from nofa_jax.face3d.procedural.parts import all_parts
-from nofa_jax.face3d.procedural.topology import MOUTH_WIDTH, NO_RING, build_skin, lip_line
+from nofa_jax.face3d.procedural.rings import MOUTH_WIDTH, NO_RING, lip_line
+from nofa_jax.face3d.procedural.topology import build_skin
 from nofa_jax.face3d.ramp import smoothstep
 
 
@@ -20,7 +21,7 @@ class Anatomy:
     skin: np.ndarray  # [n] bool: the closed surface of build_skin (with the lining of mouth and eye sockets)
     jaw: np.ndarray  # [n] 0..1: how far the vertex follows the lower jaw
     lower: np.ndarray  # [n] bool: below the line where the lips meet
-    mouth_ring: np.ndarray  # [n] ring number of topology.py, or NO_RING
+    mouth_ring: np.ndarray  # [n] ring number of rings.py, or NO_RING
     eye_ring: np.ndarray
     angle: np.ndarray
     eye: np.ndarray  # [n] 0 left, 1 right, -1 none; eyeballs and lid rings

@@ -9,8 +9,8 @@ import dataclasses
 import numpy as np
 
 from nofa_jax.face3d.procedural.anatomy import Anatomy
+from nofa_jax.face3d.procedural.rings import MOUTH_WIDTH, eye_contour, lip_line
 from nofa_jax.face3d.procedural.sculpt import EYE_CENTER
-from nofa_jax.face3d.procedural.topology import MOUTH_WIDTH, eye_contour, lip_line
 from nofa_jax.face3d.ramp import smoothstep
 
 JAW_HINGE = np.array([0.0, -0.3, -4.2])

@@ -1,7 +1,7 @@
 """The 68 iBUG/Multi-PIE landmarks of the procedural head: the vertex nearest to each place, in centimetres."""
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from nofa_jax.face3d.model import PARTS
 from nofa_jax.face3d.procedural.anatomy import Anatomy
@@ -22,7 +22,7 @@ INNER_LIP = (0.0, 1.19, np.pi / 2)
 def landmark_index(a: Anatomy) -> np.ndarray:
     """Vertex of each landmark [68]."""
     outside = np.flatnonzero(a.skin & np.isin(a.part, [PARTS.index("face"), PARTS.index("head_and_neck")]))
-    tree = cKDTree(a.points[outside])
+    tree = KDTree(a.points[outside])
 
     def nearest(*places: tuple[float, float, float]) -> list[int]:
         return [int(outside[i]) for i in tree.query(np.array(places))[1]]
