@@ -1,4 +1,4 @@
-"""Square crops around a head, as EG3D's (its crop_images_in_the_wild: Deep3DFaceRecon alignment, the centre 700 of 1024).
+"""Square crops around a head, as EG3D's (crop_images_in_the_wild: Deep3DFaceRecon alignment, the centre 700 of 1024).
 
 EG3D sizes and centres the crop by a weak-perspective fit of standard 3D landmarks, so that the head appears 2.7 from
 a camera of focal length 4.2647 whose axis passes through the world's origin. Here the same follows from the morphable

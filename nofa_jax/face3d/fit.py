@@ -14,7 +14,7 @@ speed around the frame, as found by a first solution without smoothness: what re
 held back. The numbers are in FitOptions, the numerics in fit_solver.py.
 
 The 17 jaw points are no fixed points of a head: detectors put them on the silhouette and slide them along it. Of their
-residual only the part across the contour counts, with a lower weight, and on the side turned away nothing does.
+residual only the part across the contour counts, and on the side turned away nothing does.
 """
 
 import dataclasses
@@ -25,8 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from nofa_jax.face3d.calibration import EXACT, Calibration
 from nofa_jax.face3d.crop import FOCAL
-from nofa_jax.face3d.fit_solver import GAPS, Observation, Shape, State, arrow_step, chain_step, project, rotation_vector
+from nofa_jax.face3d.fit_solver import Observation, Shape, State, arrow_step, chain_step, project, rotation_vector
 from nofa_jax.face3d.model import MorphableModel
 from nofa_jax.face3d.pose import RIGID_68, weak_perspective
 
@@ -40,16 +41,12 @@ JAW_HIDDEN_DEG = 25.0  # of yaw, from which on the far jaw line does not count
 
 @dataclasses.dataclass(frozen=True)
 class FitOptions:
-    """Standard deviations of what the fit expects. 2D lengths are in crop widths, 3D lengths in world units."""
+    """Standard deviations of what the fit expects; those of landmarks and scores are the calibration's."""
 
-    landmark: float = 0.004  # 2 pixels of 512
-    gap: float = 0.002  # of the openings of eyes and lips
-    jaw_weight: float = 0.3  # of a jaw point's residual, across the contour
     outlier: float = 3.0  # residuals beyond this many deviations lose influence
     alpha: float = 1.0
-    beta: float = 0.25  # about the blendshape scores; the landmarks mostly decide
-    gaze: float = 0.05  # the same for eyeLook shapes, of which the lids' landmarks tell little
-    distance: float = 0.03  # of the camera's distance about EG3D's 2.7
+    beta_floor: float = 0.05  # no weight is taken to be known better from a score alone
+    distance: float = 0.03  # world units, of the camera's distance about EG3D's 2.7
     # Change of what rests within 1/25 s; grows with the root of time.
     rotation_step: float = 0.001
     translation_step: tuple[float, float, float] = (0.0003, 0.0003, 0.002)
@@ -67,6 +64,7 @@ class FitResult:
     rotation: Float[np.ndarray, "f 3 3"]
     translation: Float[np.ndarray, "f 3"]
     landmarks: Float[np.ndarray, "f 68 2"]  # the fitted model's, crop fractions
+    detector: Float[np.ndarray, "f 68 2"]  # the same as the detector would see them (calibration's offsets)
 
 
 def fit_landmarks(
@@ -75,6 +73,7 @@ def fit_landmarks(
     timestamps: Float[np.ndarray, " f"],
     scores: Float[np.ndarray, "f 52"] | None = None,
     alpha: Float[np.ndarray, " i"] | None = None,
+    calibration: Calibration | None = None,
     options: FitOptions | None = None,
 ) -> FitResult:
     """Fits every frame; all must hold a face (leave the others out, their time gap is honoured).
@@ -84,18 +83,20 @@ def fit_landmarks(
         timestamps: seconds, increasing.
         scores: MediaPipe's blendshape scores; without them beta's prior mean is 0.
         alpha: the identity, when it is known already; else it is estimated.
+        calibration: how the detector's points and scores relate to the model (calibration.py); None for points that
+            are the model's own up to noise.
     """
     options = options or FitOptions()
-    shape = _shape(model)
+    calibration = calibration or EXACT
+    shape = _shape(model, calibration)
     frames = len(points)
-    obs = _observe(model, np.asarray(points), scores, options)
+    obs = _observe(model, np.asarray(points), scores, calibration, options)
     state = _start(shape, obs, np.zeros(len(shape.id_basis), np.float32) if alpha is None else alpha)
     if alpha is None:
         key = np.unique(np.linspace(0, frames - 1, min(frames, KEYFRAMES)).round().astype(int))
         solved = _iterate(arrow_step, shape, _take(obs, key), _take_state(state, key), options)
-        state = dataclasses.replace(state, alpha=solved.alpha)
         if frames == 1:
-            return _result(shape, solved)
+            return _result(shape, solved, calibration)
         state = _put(state, key, solved)
     parts = []
     for start, stop, keep in _windows(frames):
@@ -104,36 +105,41 @@ def fit_landmarks(
         single = _iterate(chain_step, shape, seen, _take_state(state, rows), options)
         seen = seen.replace(step_weight=_step_weights(single, np.asarray(timestamps)[rows], options))
         parts.append(_take_state(_iterate(chain_step, shape, seen, single, options), keep - start))
-    joined = State(
-        rotation=np.concatenate([p.rotation for p in parts]),
-        translation=np.concatenate([p.translation for p in parts]),
-        beta=np.concatenate([p.beta for p in parts]),
-        alpha=state.alpha,
+    joined = state.replace(
+        **{n: np.concatenate([getattr(p, n) for p in parts]) for n in ("rotation", "translation", "beta")}
     )
-    return _result(shape, joined)
+    return _result(shape, joined, calibration)
 
 
-def _shape(model: MorphableModel) -> Shape:
+def _shape(model: MorphableModel, calibration: Calibration) -> Shape:
+    """The 68 points of the model, where the detector sees them."""
     index = np.asarray(model.landmark_index)
     return Shape(
-        mean=np.asarray(model.mean)[index],
+        mean=(np.asarray(model.mean)[index] + calibration.offset).astype(np.float32),
         id_basis=np.asarray(model.id_basis)[:, index],
         exp_basis=np.asarray(model.exp_basis)[:, index],
     )
 
 
 def _observe(
-    model: MorphableModel, points: np.ndarray, scores: np.ndarray | None, options: FitOptions
+    model: MorphableModel,
+    points: np.ndarray,
+    scores: np.ndarray | None,
+    calibration: Calibration,
+    options: FitOptions,
 ) -> Observation:
     """Weights and priors of all frames, numpy float32."""
     frames, num_exp = len(points), model.num_exp
-    prior = np.zeros((frames, num_exp)) if scores is None else np.asarray(scores) @ np.asarray(model.mediapipe_to_exp)
-    deviation = np.array([options.gaze if "eyelook" in n.lower() else options.beta for n in model.exp_names])
+    to_exp = np.asarray(model.mediapipe_to_exp)
+    weights = calibration.intercept + calibration.slope * (0.0 if scores is None else np.asarray(scores))
+    prior = np.zeros((frames, num_exp)) if scores is None else np.clip(weights, 0, 1) @ to_exp
+    known = to_exp.sum(axis=0) > 0
+    deviation = np.where(known, calibration.score_deviation @ to_exp, EXACT.score_deviation[0])
     fields = {
         "points": points,
-        "root": _information_roots(model, points, options),
+        "root": _information_roots(points, model, calibration),
         "beta": np.clip(prior, 0, 1),
-        "beta_weight": 1 / deviation,
+        "beta_weight": 1 / np.maximum(deviation, options.beta_floor),
         "alpha_weight": 1 / options.alpha,
         "distance_weight": 1 / options.distance,
         "step_weight": np.zeros((frames, 6 + num_exp)),
@@ -163,22 +169,21 @@ def _step_weights(state: State, times: np.ndarray, options: FitOptions) -> np.nd
     return (linked[:, None] / step).astype(np.float32)
 
 
-def _information_roots(model: MorphableModel, points: np.ndarray, options: FitOptions) -> np.ndarray:
-    """[f,m,2,2]: 1 / deviation of points and gaps; of jaw points only across the contour, see the module's docstring."""
-    deviation = np.repeat([options.landmark, options.gap], [68, len(GAPS)])
+def _information_roots(points: np.ndarray, model: MorphableModel, calibration: Calibration) -> np.ndarray:
+    """[f,m,2,2]: 1 / deviation of points and gaps; of jaw points only across the contour (module's docstring)."""
+    deviation = np.concatenate([calibration.deviation, calibration.gap_deviation])
     roots = np.tile(np.eye(2) / deviation[:, None, None], (len(points), 1, 1, 1))
     along = np.gradient(points[:, :JAW], axis=1)
     along /= np.maximum(np.linalg.norm(along, axis=2, keepdims=True), 1e-9)
     across = np.stack([-along[..., 1], along[..., 0]], axis=-1)
     rigid = list(RIGID_68)
-    rotation = weak_perspective(
-        points[:, rigid], np.asarray(model.mean)[np.asarray(model.landmark_index)[rigid]]
-    ).rotation
+    template = np.asarray(model.mean)[np.asarray(model.landmark_index)[rigid]]
+    rotation = weak_perspective(points[:, rigid], template).rotation
     yaw = np.degrees(np.arctan2(-rotation[:, 2, 0], -rotation[:, 2, 2]))  # > 0: seen from the subject's left
     side = np.sign(np.arange(JAW) - JAW // 2)  # -1 the subject's right half of the jaw line
     visible = np.clip(1 + side[None] * yaw[:, None] / JAW_HIDDEN_DEG, 0, 1)
-    weight = options.jaw_weight * visible / options.landmark
-    roots[:, :JAW] = weight[..., None, None] * across[..., :, None] * across[..., None, :]
+    normal = across[..., :, None] * across[..., None, :]
+    roots[:, :JAW] = normal * (visible / deviation[:JAW])[..., None, None]
     return roots
 
 
@@ -242,19 +247,21 @@ def _take_state(state: State, rows: np.ndarray) -> State:
 
 
 def _put(state: State, rows: np.ndarray, solved: State) -> State:
-    """`state` with some frames replaced by solved ones."""
+    """`state` with alpha and some frames replaced by solved ones."""
     fields = {name: np.array(getattr(state, name)) for name in ("rotation", "translation", "beta")}
     for name, array in fields.items():
         array[rows] = getattr(solved, name)
-    return state.replace(**fields)
+    return state.replace(alpha=solved.alpha, **fields)
 
 
-def _result(shape: Shape, state: State) -> FitResult:
+def _result(shape: Shape, state: State, calibration: Calibration) -> FitResult:
     u, _, vt = np.linalg.svd(np.asarray(state.rotation, np.float64))  # float32 products drift by 1e-6
+    own = shape.replace(mean=(shape.mean - calibration.offset).astype(np.float32))
     return FitResult(
         alpha=np.asarray(state.alpha),
         beta=np.asarray(state.beta),
         rotation=u @ vt,
         translation=np.asarray(state.translation, np.float64),
-        landmarks=np.asarray(project(shape, state)),
+        landmarks=np.asarray(project(own, state)),
+        detector=np.asarray(project(shape, state)),
     )

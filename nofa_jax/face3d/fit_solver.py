@@ -107,7 +107,9 @@ def arrow_step(
     reduced = alpha_gradient - jnp.einsum("fdi,fd->i", mixed, alone)
     alpha_change = jax.scipy.linalg.solve(schur, reduced, assume_a="pos")
     change = alone - jnp.einsum("fdi,i->fd", mixed, alpha_change)
-    change = jax.vmap(functools.partial(jax.scipy.linalg.solve_triangular, lower=True, trans="T"))(factor, change) * free
+    change = (
+        jax.vmap(functools.partial(jax.scipy.linalg.solve_triangular, lower=True, trans="T"))(factor, change) * free
+    )
     return _accept(shape, obs, state, _moved(state, change, alpha_change), damping, outlier)
 
 

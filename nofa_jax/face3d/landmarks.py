@@ -1,9 +1,9 @@
 """Track files: MediaPipe's landmarks of a clip, frame by frame, strictly checked when read.
 
 A track file is an .npz without pickled objects. With f frames: `landmarks` float [f,478,3] (x, y as fractions of width
-and height; z in the scale of x, smaller is nearer), `blendshapes` float [f,52], `matrix` float [f,4,4] (rigid, canonical
-face to camera, cm), `valid` bool [f] (the other three are NaN where False), `timestamps` float [f] in seconds, and
-the scalars `width`, `height`, `fps`. Optional: `blendshape_names`, `running_mode`.
+and height; z in the scale of x, smaller is nearer), `blendshapes` float [f,52], `matrix` float [f,4,4] (rigid,
+canonical face to camera, cm), `valid` bool [f] (the other three are NaN where False), `timestamps` float [f] in
+seconds, and the scalars `width`, `height`, `fps`. Optional: `blendshape_names`, `running_mode`.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Photo or clip in, morphable-model coefficients and cameras out (the face tracker of the paper's figure, Sec. 3.2, 4.1).
+"""Photo or clip in, morphable-model coefficients and cameras out (the face tracker of the paper, Sec. 3.2, 4.1).
 
 Detector (landmarker.py) or track file (landmarks.py) -> crop (crop.py) -> fit (fit.py) -> Track.
 """
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from nofa_jax.errors import UserError
+from nofa_jax.face3d.calibration import calibration_for
 from nofa_jax.face3d.crop import FOCAL, clip_crops, photo_crop, to_crop
 from nofa_jax.face3d.fit import FitOptions, FitResult, fit_landmarks
 from nofa_jax.face3d.landmarker import detect_photo, track_video
@@ -38,7 +39,7 @@ class Track:
     intrinsics: Float[np.ndarray, "f 3 3"]
     id_coeff: Float[np.ndarray, " i"]
     exp_coeff: Float[np.ndarray, "f e"]
-    landmarks: Float[np.ndarray, "f 68 2"]  # detected, crop fractions
+    landmarks: Float[np.ndarray, "f 68 2"]  # detected, corrected to the model's definition (calibration.py); fractions
     valid: Bool[np.ndarray, " f"]
     crop: Float[np.ndarray, "f 3 3"]
     timestamps: Float[np.ndarray, " f"]  # seconds
@@ -75,10 +76,11 @@ def fit_photo(
     upright: bool = True,
     options: FitOptions | None = None,
 ) -> Track:
-    """Fits a face from its 68 landmarks in pixels and, if known, MediaPipe's blendshape scores."""
+    """Fits a face from MediaPipe's 68 landmarks in pixels and, if known, its blendshape scores."""
     crop = photo_crop(points, _template(model), upright)[None]
     inside = to_crop(points[None], crop)
-    fit = fit_landmarks(model, inside, np.zeros(1), None if scores is None else scores[None], options=options)
+    scores = None if scores is None else scores[None]
+    fit = fit_landmarks(model, inside, np.zeros(1), scores, calibration=calibration_for(model), options=options)
     return _track(fit, inside, np.array([True]), crop, np.zeros(1))
 
 
@@ -121,7 +123,8 @@ def fit_clip(
     points = seen.points68()
     crop = clip_crops(points, valid, seen.timestamps, _template(model), follow)
     inside = to_crop(points, crop)
-    fit = fit_landmarks(model, inside[valid], seen.timestamps[valid], seen.blendshapes[valid], options=options)
+    times, scores = seen.timestamps[valid], seen.blendshapes[valid]
+    fit = fit_landmarks(model, inside[valid], times, scores, calibration=calibration_for(model), options=options)
     return _track(fit, inside, valid, crop, seen.timestamps)
 
 
@@ -139,12 +142,11 @@ def reprojection_error(
 
 
 def _template(model: MorphableModel) -> Float[np.ndarray, "68 3"]:
-    return np.asarray(model.mean)[np.asarray(model.landmark_index)]
+    """The mean head's landmarks where the detector sees them."""
+    return np.asarray(model.mean)[np.asarray(model.landmark_index)] + calibration_for(model).offset
 
 
-def _track(
-    fit: FitResult, seen: np.ndarray, valid: np.ndarray, crop: np.ndarray, timestamps: np.ndarray
-) -> Track:
+def _track(fit: FitResult, seen: np.ndarray, valid: np.ndarray, crop: np.ndarray, timestamps: np.ndarray) -> Track:
     """Fills the frames without a face, see Track."""
     frames = len(valid)
     before, after, share = _neighbours(valid, timestamps)
@@ -152,8 +154,8 @@ def _track(
     blend = share[:, None]
     translation = fit.translation[before] * (1 - blend) + fit.translation[after] * blend
     error = np.full(frames, np.nan, np.float32)
-    error[valid] = reprojection_error(fit.landmarks, seen[valid])
-    points = seen[valid]
+    points = seen[valid] - (fit.detector - fit.landmarks)  # the detector's points as the model defines them
+    error[valid] = reprojection_error(fit.landmarks, points)
     return Track(
         cam2world=cam2world_of(rotation, translation).astype(np.float32),
         intrinsics=np.tile(intrinsics(), (frames, 1, 1)),
