@@ -36,7 +36,9 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.model.id_coeffs = 80  # alpha of the Basel Face Model as Deep3DFaceRecon uses it
     config.model.exp_coeffs = 64  # beta
     config.model.dtype = "float32"  # compute dtype: float32 or bfloat16
-    config.model.encoder = ConfigDict({"units": (3, 4, 14, 3), "widths": (64, 128, 256, 512), "stem_width": 64})
+    config.model.encoder = ConfigDict(
+        {"units": (3, 4, 14, 3), "widths": (64, 128, 256, 512), "stem_width": 64, "head_init_std": 0.1}
+    )
     config.model.generator = ConfigDict(
         {"z_dim": 512, "w_dim": 512, "plane_resolution": 256, "plane_channels": 32}
         | {"channel_base": 32768, "channel_max": 512}
@@ -75,6 +77,7 @@ def get_config(size: str = "paper") -> ConfigDict:
 
     config.warm_start = ConfigDict()  # of D on the morphable model; ours, off in the paper
     config.warm_start.steps = 0
+    config.warm_start.encoder_batches = 0  # photos / 16 to set a random encoder's batch-norm statistics with
     config.warm_start.heads = 64  # examples of (alpha, beta) a step
     config.warm_start.points = 64
     config.warm_start.vertices = 2_000
@@ -120,26 +123,33 @@ def make_small(config: ConfigDict) -> None:
     config.model.update({"source_size": 128, "output_size": 128, "rendering_resolution": 64})
     config.model.update({"id_coeffs": 0, "exp_coeffs": 0})  # 0: those of the data set's head
     config.model.encoder.update({"units": (1, 2, 2, 1), "widths": (16, 32, 64, 96), "stem_width": 16})
+    config.model.encoder.head_init_std = 2.0  # no pretrained G to stay close to
     config.model.generator.update({"z_dim": 96, "w_dim": 96, "plane_resolution": 128, "plane_channels": 16})
     config.model.generator.update({"channel_base": 4096, "channel_max": 96})
     config.model.compensation.update({"channels": (96, 64, 48, 48), "hidden": 32})
-    config.model.deformation.update({"depth": 4, "width": 64, "skip": 2, "weight_depth": 2, "weight_width": 32})
+    config.model.deformation.update({"depth": 3, "width": 64, "skip": 0, "weight_depth": 2, "weight_width": 32})
     config.model.deformation.update({"octaves": 5, "modulate": True})
     config.model.renderer.update({"near": 2.42, "far": 3.1, "samples": 20, "importance_samples": 0})
     config.model.renderer.update({"white_back": True, "ray_chunk": 0, "remat": False, "decoder_width": 32})
     config.model.renderer.decoder_features = 16
     config.model.superres.update({"channels": (32, 24), "resize": "never"})
-    config.train.update({"steps": 6_000, "batch_size": 6, "targets_per_source": 2, "window": 24})
+    config.train.update({"steps": 6_000, "batch_size": 6, "targets_per_source": 1, "window": 40})
     config.train.update({"learning_rate": 1.5e-3, "learning_rate_final": 0.05, "learning_rate_warmup": 50})
     config.train.update({"adam_b2": 0.99, "clip": 1.0, "ema": 0.995, "mouth_size": 32})
     config.train.update({"perceptual": "lpips-alex", "identity": "arcface-irse50", "stand_ins": True})
     config.train.update({"checkpoint_every": 500, "log_every": 20, "preview_every": 500})
-    config.warm_start.steps = 2_000
+    config.warm_start.update({"steps": 2_000, "encoder_batches": 40})
     config.stage.general.trainable = (
         ("generator/mapping/.*", 0.0),
         ("compensation/.*", 0.0),
         ("deformation/.*", 0.2),  # it starts from the morphable model
+        ("(generator|renderer|superres)/.*|encoder/heads_.*/weight", 4.0),  # equalised layers: weights of size one, so steps must be larger
         (".*", 1.0),
+    )
+    # Ours, beside the paper's terms: on a white background an unsupervised volume makes pale skin of transparency.
+    config.stage.general.losses = ConfigDict(
+        {"l2": 4.0, "lpips": 0.5, "mouth_l2": 1.0, "mouth_lpips": 0.25, "id": 0.1, "latent": 0.0002}
+        | {"raw_l2": 2.0, "mask": 1.0}
     )
     config.finetune.learning_rate = 2e-3
     config.init_from = ConfigDict({"generator": "", "encoder": ""})

@@ -24,6 +24,7 @@ from nofa_jax.models.generator import Generator
 from nofa_jax.models.nofa import NOFA
 from nofa_jax.models.renderer import Decoder, VolumeRenderer
 from nofa_jax.models.superres import SuperResolution
+from nofa_jax.ops.resample import resize
 from nofa_jax.port.files import load_ported
 from nofa_jax.progress import log
 from nofa_jax.train.finetune import Finetuner
@@ -161,6 +162,8 @@ def initial_state(config: ConfigDict, model: NOFA, data: Dataset, stages: list[S
     variables = dict(
         init_variables(config, model, coefficient_counts(config, data.metadata), jax.random.key(config.seed))
     )
+    if warm and config.warm_start.encoder_batches:
+        variables = calibrate_encoder(model, variables, data, config.warm_start.encoder_batches)
     params = dict(variables.pop("params"))
     if warm and config.warm_start.steps:
         records = np.linspace(0, data.num_frames("train") - 1, min(512, data.num_frames("train"))).astype(int)
@@ -170,6 +173,26 @@ def initial_state(config: ConfigDict, model: NOFA, data: Dataset, stages: list[S
         )
         log(f"warm start of D: relative error {errors['before']:.3f} -> {errors['after']:.3f}")
     return begin_stage(config, stages[0], params, variables)
+
+
+def calibrate_encoder(model: NOFA, variables: dict, data: Dataset, batches: int) -> dict:
+    """Sets the batch-norm statistics of a random encoder to those of `batches` x 16 training photos.
+
+    A pretrained trunk brings its statistics; a random one would pass its input on ever weaker from unit to unit. They
+    stay as they are afterwards, so training does not depend on the batch's size or on how many devices share it.
+    """
+    mine = {name: tree["encoder"] for name, tree in variables.items() if "encoder" in tree}
+    size = model.encoder.input_resolution
+    photos = data.frames("train", np.random.default_rng(0).integers(data.num_frames("train"), size=16 * batches)).image
+
+    @jax.jit
+    def update(mine: dict, image: Array) -> dict:
+        _, changed = model.encoder.apply(mine, resize(image, (size, size)), train=True, mutable=["batch_stats"])
+        return {**mine, **changed}
+
+    for i in range(batches):
+        mine = update(mine, photos[16 * i : 16 * (i + 1)])
+    return {**variables, "batch_stats": {**variables["batch_stats"], "encoder": mine["batch_stats"]}}
 
 
 def objective(config: ConfigDict) -> Objective:
