@@ -43,11 +43,9 @@ def main() -> int:
 
 def train(config: ConfigDict, workdir: Path, stop: StopSignal) -> int:
     t = config.train
+    model, stages, objective = build.build_model(config), plan(config), build.objective(config)
     dataset = build.dataset(config)
     loader = pair_loader(dataset, "train", t.batch_size, t.targets_per_source, config.seed, threads=config.data.threads)
-    model = build.build_model(config)
-    objective = build.objective(config)
-    stages = plan(config)
 
     with Checkpointer(workdir, keep=t.keep) as checkpoints:
         record_run(workdir, config, resuming=bool(checkpoints.steps()), accept_changes=ACCEPT.value)

@@ -41,7 +41,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     )
     config.model.generator = ConfigDict(
         {"z_dim": 512, "w_dim": 512, "plane_resolution": 256, "plane_channels": 32}
-        | {"channel_base": 32768, "channel_max": 512}
+        | {"channel_base": 32768, "channel_max": 512, "fine_init_std": 1.0}
     )
     config.model.compensation = ConfigDict({"channels": (512, 256, 128, 96), "hidden": 128})  # Fig. 9
     config.model.deformation = ConfigDict(
@@ -125,7 +125,7 @@ def make_small(config: ConfigDict) -> None:
     config.model.encoder.update({"units": (1, 2, 2, 1), "widths": (16, 32, 64, 96), "stem_width": 16})
     config.model.encoder.head_init_std = 2.0  # no pretrained G to stay close to
     config.model.generator.update({"z_dim": 96, "w_dim": 96, "plane_resolution": 128, "plane_channels": 16})
-    config.model.generator.update({"channel_base": 4096, "channel_max": 96})
+    config.model.generator.update({"channel_base": 4096, "channel_max": 96, "fine_init_std": 0.1})
     config.model.compensation.update({"channels": (96, 64, 48, 48), "hidden": 32})
     config.model.deformation.update({"depth": 3, "width": 64, "skip": 0, "weight_depth": 2, "weight_width": 32})
     config.model.deformation.update({"octaves": 5, "modulate": True})
@@ -133,7 +133,7 @@ def make_small(config: ConfigDict) -> None:
     config.model.renderer.update({"white_back": True, "ray_chunk": 0, "remat": False, "decoder_width": 32})
     config.model.renderer.decoder_features = 16
     config.model.superres.update({"channels": (32, 24), "resize": "never"})
-    config.train.update({"steps": 6_000, "batch_size": 6, "targets_per_source": 1, "window": 40})
+    config.train.update({"steps": 6_000, "batch_size": 6, "targets_per_source": 1, "window": 40, "window_focus": 0.5})
     config.train.update({"learning_rate": 1.5e-3, "learning_rate_final": 0.05, "learning_rate_warmup": 50})
     config.train.update({"adam_b2": 0.99, "clip": 1.0, "ema": 0.995, "mouth_size": 32})
     config.train.update({"perceptual": "lpips-alex", "identity": "arcface-irse50", "stand_ins": True})
@@ -143,7 +143,10 @@ def make_small(config: ConfigDict) -> None:
         ("generator/mapping/.*", 0.0),
         ("compensation/.*", 0.0),
         ("deformation/.*", 0.2),  # it starts from the morphable model
-        ("(generator|renderer|superres)/.*|encoder/heads_.*/weight", 4.0),  # equalised layers: weights of size one, so steps must be larger
+        (
+            "(generator|renderer|superres)/.*|encoder/heads_.*/weight",
+            4.0,
+        ),  # equalised layers: weights of size one, so steps must be larger
         (".*", 1.0),
     )
     # Ours, beside the paper's terms: on a white background an unsupervised volume makes pale skin of transparency.

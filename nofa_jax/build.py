@@ -43,6 +43,7 @@ def build_model(config: ConfigDict) -> NOFA:
     m = config.model
     if m.dtype not in DTYPES:
         raise UserError(f"config.model.dtype is one of {', '.join(DTYPES)}, not {m.dtype!r}")
+    _check_sizes(config)
     dtype = DTYPES[m.dtype]
     generator = _module(Generator, "generator", dtype=dtype, **m.generator)
     renderer = dict(m.renderer)
@@ -72,6 +73,39 @@ def build_model(config: ConfigDict) -> NOFA:
             **m.superres,
         ),
     )
+
+
+def _check_sizes(config: ConfigDict) -> None:
+    """Sizes that do not fit together, found before anything compiles. Raises UserError naming the field."""
+    m, t = config.model, config.train
+    feature = min(m.generator.channel_base // (m.generator.plane_resolution // 4), m.generator.channel_max)
+    rules = {
+        "model.renderer.samples must be at least 2": m.renderer.samples >= 2,
+        "model.renderer.near must be less than far": m.renderer.near < m.renderer.far,
+        "model.output_size must be 1, 2 or 4 times model.rendering_resolution": m.rendering_resolution > 0
+        and m.output_size / m.rendering_resolution in (1, 2, 4),
+        "model.source_size must be a power of two of at least 32": _power_of_two(m.source_size, 32),
+        "model.generator.plane_resolution must be a power of two of at least 16": _power_of_two(
+            m.generator.plane_resolution, 16
+        ),
+        f"model.compensation.channels must begin with the generator's feature width, {feature}": tuple(
+            m.compensation.channels
+        )[0]
+        == feature,
+        "data.size must equal model.output_size": config.data.size == m.output_size,
+        "train.window must be at most model.rendering_resolution": 0 <= t.window <= m.rendering_resolution,
+        "train.steps, batch_size, targets_per_source and the *_every intervals must be at least 1": min(
+            t.steps, t.batch_size, t.targets_per_source, t.checkpoint_every, t.log_every, t.preview_every
+        )
+        >= 1,
+    }
+    for rule, holds in rules.items():
+        if not holds:
+            raise UserError(f"config: {rule}")
+
+
+def _power_of_two(value: int, least: int) -> bool:
+    return value >= least and value & (value - 1) == 0
 
 
 def _module(cls: Any, name: str, **fields: Any) -> Any:

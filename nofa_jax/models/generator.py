@@ -26,6 +26,9 @@ class Generator(nn.Module):
     c_scale: float = 1.0  # times the camera label
     zero_conditioning: bool = False  # ignore the camera label
     clamp: float | None = None
+    # Of the toRGB kernels of blocks above 16². Small where G is trained from scratch on few steps: the planes then start
+    # smooth, while fine random structure in them shows as streaks that take long to unlearn.
+    fine_init_std: float = 1.0
     dtype: jnp.dtype = jnp.float32
 
     @property
@@ -58,6 +61,7 @@ class Generator(nn.Module):
                 up=1 if r == 4 else 2,
                 first=r == 4,
                 clamp=self.clamp,
+                image_init_std=self.fine_init_std if r > 16 else 1.0,
                 dtype=self.dtype,
             )
             setattr(self, f"b{r}", block)

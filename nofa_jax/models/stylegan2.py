@@ -127,13 +127,14 @@ class ToRGB(nn.Module):
 
     features: int
     clamp: float | None = None
+    init_std: float = 1.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Float[Array, "b h w i"], w: Float[Array, "b w_dim"]) -> Float[Array, "b h w o"]:
         inputs = x.shape[-1]
         style = Linear(inputs, bias_init=1.0, name="affine")(w) / inputs**0.5
-        kernel = self.param("kernel", nn.initializers.normal(1.0), (inputs, self.features))
+        kernel = self.param("kernel", nn.initializers.normal(self.init_std), (inputs, self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         y = pointwise(x.astype(self.dtype), kernel, style) + bias.astype(self.dtype)[None, None, None]
         y = y if self.clamp is None else jnp.clip(y, -self.clamp, self.clamp)
@@ -149,6 +150,7 @@ class SynthesisBlock(nn.Module):
     up: int = 2
     first: bool = False  # no input, one layer only
     clamp: float | None = None
+    image_init_std: float = 1.0  # of toRGB's kernel
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -169,7 +171,7 @@ class SynthesisBlock(nn.Module):
         else:
             x = layer(up=self.up, name="conv0")(x, ws[:, 0], noise_mode, keys[0])
         x = layer(name="conv1")(x, ws[:, -2], noise_mode, keys[1])
-        added = ToRGB(self.image_channels, self.clamp, self.dtype, name="torgb")(x, ws[:, -1])
+        added = ToRGB(self.image_channels, self.clamp, self.image_init_std, self.dtype, name="torgb")(x, ws[:, -1])
         if image is None:
             return x, added
         return x, added + (upsample2d(image) if self.up == 2 else image)
