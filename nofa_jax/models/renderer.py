@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from nofa_jax.models.stylegan2 import Linear
 from nofa_jax.rendering import march, sampling
-from nofa_jax.rendering.triplane import sample_planes
+from nofa_jax.rendering.triplane import EG3D_PLANE_AXES, sample_planes
 from nofa_jax.types import Rays, RenderedRays
 
 Deform = Callable[[Float[Array, "b n 3"]], Float[Array, "b n 3"]]
@@ -43,6 +43,7 @@ class VolumeRenderer(nn.Module):
     importance_samples: int = 48  # 0: one pass
     in_disparity: bool = False
     white_back: bool = False
+    plane_axes: tuple[tuple[int, int], ...] = EG3D_PLANE_AXES
     ray_chunk: int = 0  # rays traced at a time: bounds memory; 0: all at once
     remat: bool = False  # recompute a chunk in the backward pass instead of keeping its points
 
@@ -96,7 +97,7 @@ class VolumeRenderer(nn.Module):
     ) -> tuple[Float[Array, "b n f"], Float[Array, "b n 1"]]:
         """Colour features and raw density at world points."""
         canonical = points if deform is None else deform(points)
-        return self.decoder(sample_planes(planes, canonical, self.box_warp))
+        return self.decoder(sample_planes(planes, canonical, self.box_warp, self.plane_axes))
 
     def _limits(self, rays: Rays) -> tuple[Array, Array]:
         if self.near == "auto" and self.far == "auto":

@@ -14,6 +14,7 @@ from nofa_jax.models.generator import Generator
 from nofa_jax.models.renderer import Decoder, VolumeRenderer
 from nofa_jax.models.superres import EG3D_SUPERRES, SuperResolution
 from nofa_jax.port.mapping import Ignore, Rule, channels_last, conv, convert, keep, linear, pointwise
+from nofa_jax.rendering.triplane import EG3D_PLANE_AXES
 
 _SYNTHESIS = r"(?P<net>backbone\.synthesis\.b\d+|superresolution\.block\d)"
 _LAYER = _SYNTHESIS + r"\.(?P<layer>conv[01]|torgb)"
@@ -71,6 +72,7 @@ def generator_config_from(
     rendering_kwargs: Mapping[str, Any],
     state: Mapping[str, np.ndarray],
     resolution: int | None = None,
+    plane_axes: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Fields of the four modules from what the network file says of itself.
 
@@ -80,6 +82,7 @@ def generator_config_from(
       state: its tensors. Sizes that EG3D's constructor fixes (planes, super-resolution) are read from their shapes, so
         networks of changed size load too.
       resolution: its `neural_rendering_resolution`; None: EG3D's initial 64.
+      plane_axes: its renderer's `plane_axes` [3, 3, 3]; None: those of EG3D's releases.
 
     Returns:
       {"generator", "decoder", "renderer", "superres", "rendering_resolution"}, see `model_from`.
@@ -91,11 +94,14 @@ def generator_config_from(
         raise UserError(f"EG3D rendering_kwargs: clamp_mode {rendering_kwargs['clamp_mode']!r} is not 'softplus'")
     if rendering_kwargs.get("density_noise", 0):
         raise UserError("EG3D rendering_kwargs: density_noise is not supported")
+    _refuse_other_values("", init_kwargs, {"activation": "lrelu", "architecture": "skip", "use_noise": True})
+    mapping = init_kwargs.get("mapping_kwargs", {})
+    _refuse_other_values("mapping_kwargs: ", mapping, {"activation": "lrelu", "lr_multiplier": 0.01})
     try:
         return {
             "generator": _generator_fields(init_kwargs, rendering_kwargs, state),
             "decoder": _decoder_fields(rendering_kwargs, state),
-            "renderer": _renderer_fields(rendering_kwargs),
+            "renderer": {**_renderer_fields(rendering_kwargs), "plane_axes": _axes(plane_axes)},
             "superres": _superres_fields(init_kwargs, rendering_kwargs, state),
             "rendering_resolution": int(resolution or 64),
         }
@@ -112,6 +118,23 @@ def model_from(fields: Mapping[str, Any], ray_chunk: int = 0, dtype: Any = jnp.f
         superres=SuperResolution(**fields["superres"], dtype=dtype),
         rendering_resolution=fields["rendering_resolution"],
     )
+
+
+def _refuse_other_values(where: str, given: Mapping[str, Any], only: Mapping[str, Any]) -> None:
+    for name, value in only.items():
+        if given.get(name, value) != value:
+            raise UserError(f"EG3D {where}{name} {given[name]!r} is not supported, only {value!r}")
+
+
+def _axes(matrices: np.ndarray | None) -> tuple[tuple[int, int], ...]:
+    """Which coordinates (along width, along height) each plane is read at, from the planes' axes as matrices' rows."""
+    if matrices is None:
+        return EG3D_PLANE_AXES
+    # A point's place on a plane is the first two entries of x @ inverse(axes); for a permutation that is its transpose.
+    turns = np.asarray(matrices, np.float64)
+    if turns.shape != (3, 3, 3) or not np.array_equal(np.sort(turns, axis=2), np.tile([0.0, 0.0, 1.0], (3, 3, 1))):
+        raise UserError("EG3D renderer: plane_axes are not three planes along the coordinate axes")
+    return tuple((int(m[0].argmax()), int(m[1].argmax())) for m in turns)
 
 
 def _generator_fields(init: Mapping[str, Any], rendering: Mapping[str, Any], state: Mapping) -> dict[str, Any]:
