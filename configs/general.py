@@ -22,8 +22,9 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.data.path = ""  # a packed data set; empty: made from the embedded heads as described below
     config.data.head = "bfm"  # the morphable model behind alpha and beta: bfm, procedural, ict
     config.data.ict = ""  # with head=ict: folder or npz of ICT FaceKit
-    config.data.identities = 0  # the next four describe the embedded heads to make when path is empty
+    config.data.identities = 0  # the next ones describe the embedded heads to make when path is empty
     config.data.frames = 0
+    config.data.seconds = 0.0  # that the frames of a clip span
     config.data.size = 512  # pixels per side of the stored images
     config.data.seed = 0  # decides the people; evaluation's regressor is trained on another one
     config.data.workers = 2
@@ -119,7 +120,7 @@ def get_config(size: str = "paper") -> ConfigDict:
 def make_small(config: ConfigDict) -> None:
     """The same stage at 128 pixels on embedded heads: 45 minutes on two CPU cores."""
     config.name = "general-small"
-    config.data.update({"head": "procedural", "identities": 1_000, "frames": 8, "size": 128})
+    config.data.update({"head": "procedural", "identities": 1_000, "frames": 8, "seconds": 6.0, "size": 128})
     config.model.update({"source_size": 128, "output_size": 128, "rendering_resolution": 64})
     config.model.update({"id_coeffs": 0, "exp_coeffs": 0})  # 0: those of the data set's head
     config.model.encoder.update({"units": (1, 2, 2, 1), "widths": (16, 32, 64, 96), "stem_width": 16})
@@ -133,7 +134,7 @@ def make_small(config: ConfigDict) -> None:
     config.model.renderer.update({"white_back": True, "ray_chunk": 0, "remat": False, "decoder_width": 32})
     config.model.renderer.decoder_features = 16
     config.model.superres.update({"channels": (32, 24), "resize": "never"})
-    config.train.update({"steps": 6_000, "batch_size": 6, "targets_per_source": 1, "window": 40, "window_focus": 0.5})
+    config.train.update({"steps": 6_000, "batch_size": 6, "targets_per_source": 1, "window": 40, "window_focus": 0.4})
     config.train.update({"learning_rate": 1.5e-3, "learning_rate_final": 0.05, "learning_rate_warmup": 50})
     config.train.update({"adam_b2": 0.99, "clip": 1.0, "ema": 0.995, "mouth_size": 32})
     config.train.update({"perceptual": "lpips-alex", "identity": "arcface-irse50", "stand_ins": True})
@@ -151,7 +152,7 @@ def make_small(config: ConfigDict) -> None:
     )
     # Ours, beside the paper's terms: on a white background an unsupervised volume makes pale skin of transparency.
     config.stage.general.losses = ConfigDict(
-        {"l2": 4.0, "lpips": 0.5, "mouth_l2": 1.0, "mouth_lpips": 0.25, "id": 0.1, "latent": 0.0002}
+        {"l2": 6.0, "lpips": 0.3, "mouth_l2": 1.0, "mouth_lpips": 0.15, "id": 0.1, "latent": 0.0002}
         | {"raw_l2": 2.0, "mask": 1.0}
     )
     config.finetune.learning_rate = 2e-3

@@ -186,6 +186,7 @@ def dataset(config: ConfigDict) -> Dataset:
             size=d.size,
             identities=d.identities,
             frames=d.frames,
+            seconds=d.seconds,
             seed=d.seed,
         )
     )

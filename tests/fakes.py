@@ -24,6 +24,7 @@ def tiny_config() -> ConfigDict:
     config.train.update({"steps": 4, "batch_size": 2, "targets_per_source": 2, "window": 8, "mouth_size": 16})
     config.train.update({"perceptual": "laplacian-pyramid", "identity": "lowpass-cosine"})
     config.train.update({"log_every": 1, "checkpoint_every": 2, "preview_every": 4})
+    config.stages = ("general", "compensation")
     config.stage.general.until = 0.5
     config.warm_start.update({"steps": 2, "heads": 2, "points": 16, "vertices": 100})
     config.finetune.steps = 2

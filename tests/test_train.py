@@ -42,7 +42,8 @@ def digest(out: str, step: int) -> str:
 
 def test_quickstart_end_to_end_at_a_few_steps(cache, tmp_path):
     options = ["--config.train.steps=4", "--config.warm_start.steps=4", "--config.data.identities=24"]
-    options += ["--config.stage.general.until=0.5", "--config.train.checkpoint_every=2", "--config.train.log_every=1"]
+    options += ["--config.stages=('general','compensation')", "--config.stage.general.until=0.5"]
+    options += ["--config.train.checkpoint_every=2", "--config.train.log_every=1"]
     code, out, err = run(cache, "configs/quickstart.py", tmp_path / "run", *options)
     assert code == 0, err
     digest(out, 4)
