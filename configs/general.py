@@ -4,7 +4,7 @@
     python train.py --config=configs/general.py:small --workdir=runs/small    128 pixels, embedded heads
 
 Paper: 512² images, batch 16, Adam 1e-4, 250,000 steps on CelebV-HQ; all three stages took 4 days on 8 V100 (Sec. 4.1).
-Needs, at the paper's size: a packed CelebV-HQ (config.data.path) and ported weights of EG3D, IR-SE50 (ArcFace) and LPIPS.
+Needs, at the paper's size: a packed CelebV-HQ (config.data.path) and ported EG3D, IR-SE50 (ArcFace), LPIPS.
 `small` needs nothing: it makes its data.
 """
 
@@ -34,6 +34,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.model.source_size = 256  # E's input (e4e)
     config.model.output_size = 512
     config.model.rendering_resolution = 128  # rays per side (EG3D's final stage)
+    config.model.halo = 0  # rays traced beyond the border for super-resolution's sake
     config.model.id_coeffs = 80  # alpha of the Basel Face Model as Deep3DFaceRecon uses it
     config.model.exp_coeffs = 64  # beta
     config.model.dtype = "float32"  # compute dtype: float32 or bfloat16
@@ -122,7 +123,7 @@ def make_small(config: ConfigDict) -> None:
     config.name = "general-small"
     config.data.update({"head": "procedural", "identities": 1_000, "frames": 8, "seconds": 6.0, "size": 128})
     config.model.update({"source_size": 128, "output_size": 128, "rendering_resolution": 64})
-    config.model.update({"id_coeffs": 0, "exp_coeffs": 0})  # 0: those of the data set's head
+    config.model.update({"halo": 1, "id_coeffs": 0, "exp_coeffs": 0})  # 0: those of the data set's head
     config.model.encoder.update({"units": (1, 2, 2, 1), "widths": (16, 32, 64, 96), "stem_width": 16})
     config.model.encoder.head_init_std = 2.0  # no pretrained G to stay close to
     config.model.generator.update({"z_dim": 96, "w_dim": 96, "plane_resolution": 128, "plane_channels": 16})

@@ -49,6 +49,7 @@ def build_model(config: ConfigDict) -> NOFA:
     renderer = dict(m.renderer)
     decoder = Decoder(renderer.pop("decoder_features"), renderer.pop("decoder_width"), dtype=dtype)
     return NOFA(
+        halo=m.halo,
         encoder=_module(
             Encoder,
             "encoder",

@@ -43,6 +43,9 @@ class NOFA(nn.Module):
     deformation: nn.Module  # D
     renderer: nn.Module
     superres: nn.Module
+    # Rays traced beyond each border and cut off again after super-resolution, whose convolutions see zeros past the
+    # edge. EG3D has none; where training is on windows, edges are everywhere and would be learned as part of the face.
+    halo: int = 0
 
     def volume(self, image: Float[Array, "b h w 3"], compensate: bool = True) -> Volume:
         """Source photo in [-1, 1] -> canonical volume."""
@@ -96,8 +99,11 @@ class NOFA(nn.Module):
         resolution: rays per side of the volume rendering. window, window_size: trace only the square of rays whose first
         row and column are given (training on crops). deform=False shows the canonical volume. key=None: no jitter.
         """
-        rays = make_rays(cam2world, intrinsics, resolution, window=window, window_size=window_size)
-        size = window_size if window is not None else resolution
+        size = resolution if window is None or window_size is None else window_size
+        if self.halo:
+            corner = jnp.zeros((cam2world.shape[0], 2), jnp.int32) if window is None else window
+            window, size = corner - self.halo, size + 2 * self.halo
+        rays = make_rays(cam2world, intrinsics, resolution, window=window, window_size=size)
         warp: Callable | None = None
         if deform:
 
@@ -107,13 +113,18 @@ class NOFA(nn.Module):
         out = self.renderer(planes, rays, deform=warp, key=key)
         square = (planes.shape[0], size, size)
         feature_image = out.features.reshape(*square, -1)
-        return Output(
+        output = Output(
             image=self.superres(feature_image, ws),
             image_raw=feature_image[..., :3],
             image_depth=out.depth.reshape(*square, 1),
             opacity=out.weights.reshape(*square, 1),
             feature_image=feature_image,
         )
+        return jax.tree.map(lambda x: self._without_halo(x, x.shape[1] // size), output)
+
+    def _without_halo(self, x: Float[Array, "b h w c"], scale: int) -> Float[Array, "b y x c"]:
+        cut = self.halo * scale
+        return x[:, cut : x.shape[1] - cut, cut : x.shape[2] - cut] if cut else x
 
     def __call__(
         self,
@@ -129,7 +140,9 @@ class NOFA(nn.Module):
     ) -> Output:
         """Photo, and the camera and coefficients to show it with -> image."""
         if self.is_initializing():
-            self.generator.mapping(jnp.zeros((1, self.generator.z_dim)), jnp.zeros((1, self.generator.c_dim)))  # unused by NOFA, but part of G's checkpoint
+            self.generator.mapping(
+                jnp.zeros((1, self.generator.z_dim)), jnp.zeros((1, self.generator.c_dim))
+            )  # unused by NOFA, but part of G's checkpoint
         volume = self.volume(image, compensate)
         return self.render(
             volume.planes, volume.ws, cam2world, intrinsics, id_coeff, exp_coeff, resolution=resolution, key=key

@@ -75,3 +75,16 @@ def test_a_larger_photo_is_shrunk_for_the_encoder(tiny):
     big = jnp.repeat(jnp.repeat(source.image, 2, axis=1), 2, axis=2)
     offsets = model.apply(variables, big, method="volume").offsets
     assert offsets.shape == model.apply(variables, source.image, method="volume").offsets.shape
+
+
+def test_a_halo_changes_the_border_after_super_resolution_and_nothing_before_it(tiny):
+    _, model, variables, source = tiny
+    assert model.halo == 1
+    args = (source.image, source.cam2world, source.intrinsics, source.id_coeff, source.exp_coeff)
+    with_halo = model.apply(variables, *args, resolution=16)
+    without = model.clone(halo=0).apply(variables, *args, resolution=16)
+    np.testing.assert_allclose(with_halo.image_raw, without.image_raw, atol=1e-5)
+    assert with_halo.image.shape == without.image.shape == (2, 32, 32, 3)
+    difference = np.abs(with_halo.image - without.image).max(axis=(0, 3))
+    assert difference[[0, -1]].max() > 1e-3
+    np.testing.assert_allclose(difference[14:18, 14:18], 0.0, atol=1e-5)
