@@ -18,6 +18,7 @@ from nofa_jax.errors import UserError
 COMMANDS = {  # name: (module, what it does)
     "reenact": ("nofa_jax.commands.reenact", "a photo and a driving video in, an avatar video out"),
     "render": ("nofa_jax.commands.render", "an avatar from a photo, in a pose and expression of your choice"),
+    "port": ("nofa_jax.commands.port", "published weights in, weights for this package out; run them on arrays"),
     "data": ("data_prep.show", "look into a packed data set: statistics, a sheet of frames"),
 }
 
@@ -65,7 +66,7 @@ def run_command(module: ModuleType, prog: str, argv: list[str]) -> int | None:
         allow_abbrev=False,
     )
     module.add_arguments(parser)
-    return module.run(parser.parse_args(argv))
+    return module.run(parser.parse_intermixed_args(argv))  # options may stand between a command's words
 
 
 def available() -> dict[str, tuple[str, str]]:

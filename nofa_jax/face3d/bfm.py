@@ -1,7 +1,7 @@
-"""The Basel Face Model as Deep3DFaceRecon uses it: 257 coefficients to vertices, colours and landmarks in its 224² photo.
+"""The Basel Face Model as Deep3DFaceRecon uses it: 257 coefficients to vertices, colours and landmarks of a 224² photo.
 
-Written from the behaviour of sicxu/Deep3DFaceRecon_pytorch's models/bfm.py (MIT). Units are the model's own (about 10 cm);
-its camera looks along -z from 10 units away. Coefficients are those of `extractors.deep3d.Deep3DRecon`.
+Written from the behaviour of sicxu/Deep3DFaceRecon_pytorch's models/bfm.py (MIT). Units are the model's own (about
+10 cm); its camera looks along -z from 10 units away. Coefficients are those of `extractors.deep3d.Deep3DRecon`.
 """
 
 import math

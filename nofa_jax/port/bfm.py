@@ -29,8 +29,8 @@ def basis(x: np.ndarray) -> np.ndarray:
 
 def indices(x: np.ndarray) -> np.ndarray:
     """Whole numbers from 1, stored as floats -> int32 from 0."""
-    if not np.array_equal(x, np.round(x)):
-        raise ValueError("not whole numbers")
+    if not np.array_equal(x, np.round(x)) or np.abs(x, dtype=np.float64).max(initial=0) >= 1 << 31:
+        raise ValueError("not whole numbers of 32 bits")
     return x.astype(np.int32) - 1
 
 
@@ -80,9 +80,9 @@ def port_bfm(arrays: Mapping[str, np.ndarray], name: str = "weights") -> tuple[d
         "keypoints": arrays["keypoints"].size,
     }
     variables = convert(arrays, RULES, abstract_arrays(sizes), name)
-    limits = {"triangles": sizes["vertices"], "vertex_triangles": sizes["triangles"] + 1, "keypoints": sizes["vertices"]}
-    for key, limit in limits.items():
+    vertices, triangles = sizes["vertices"], sizes["triangles"]
+    for key, limit in (("triangles", vertices), ("vertex_triangles", triangles + 1), ("keypoints", vertices)):
         found = variables["buffers"][key]
         if found.size and not (found.min() >= 0 and found.max() < limit):
-            raise UserError(f"{name}: {key} holds indices from {found.min()} to {found.max()}, allowed are 0 to {limit - 1}")
+            raise UserError(f"{name}: {key} holds indices {found.min()} to {found.max()}, allowed are 0 to {limit - 1}")
     return sizes, variables

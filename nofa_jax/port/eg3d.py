@@ -16,6 +16,7 @@ from nofa_jax.models.superres import EG3D_SUPERRES, SuperResolution
 from nofa_jax.port.mapping import Ignore, Rule, channels_last, conv, convert, keep, linear, pointwise
 from nofa_jax.rendering.triplane import EG3D_PLANE_AXES
 
+MAX_MAPPING_LAYERS = 64  # StyleGANs have 2 to 8
 _SYNTHESIS = r"(?P<net>backbone\.synthesis\.b\d+|superresolution\.block\d)"
 _LAYER = _SYNTHESIS + r"\.(?P<layer>conv[01]|torgb)"
 
@@ -97,6 +98,8 @@ def generator_config_from(
     _refuse_other_values("", init_kwargs, {"activation": "lrelu", "architecture": "skip", "use_noise": True})
     mapping = init_kwargs.get("mapping_kwargs", {})
     _refuse_other_values("mapping_kwargs: ", mapping, {"activation": "lrelu", "lr_multiplier": 0.01})
+    if mapping.get("num_layers", 8) not in range(1, MAX_MAPPING_LAYERS + 1):
+        raise UserError(f"EG3D mapping_kwargs: num_layers {mapping['num_layers']!r} is not 1 to {MAX_MAPPING_LAYERS}")
     try:
         return {
             "generator": _generator_fields(init_kwargs, rendering_kwargs, state),

