@@ -19,6 +19,7 @@ COMMANDS = {  # name: (module, what it does)
     "reenact": ("nofa_jax.commands.reenact", "a photo and a driving video in, an avatar video out"),
     "render": ("nofa_jax.commands.render", "an avatar from a photo, in a pose and expression of your choice"),
     "port": ("nofa_jax.commands.port", "published weights in, weights for this package out; run them on arrays"),
+    "weights": ("nofa_jax.commands.weights", "external weights: what for, where from, licence; fetch them"),
     "data": ("data_prep.show", "look into a packed data set: statistics, a sheet of frames"),
 }
 

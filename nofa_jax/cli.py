@@ -6,6 +6,7 @@ train/signals.py); 1 with a traceback is a bug of ours.
 
 import difflib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -20,6 +21,7 @@ from nofa_jax.errors import UserError
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
 
 
 def exit_code(run: Callable[[], int | None]) -> int:
@@ -33,6 +35,9 @@ def exit_code(run: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output (`| head`) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

