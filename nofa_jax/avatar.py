@@ -8,19 +8,22 @@ avatar.reenact("clip.mp4", "avatar.mp4")
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt8
+from ml_collections import ConfigDict
 
 from nofa_jax import build
 from nofa_jax.errors import UserError
-from nofa_jax.face3d.crop import apply_crop
-from nofa_jax.face3d.matte import head_mask
+from nofa_jax.face3d.crop import RADIUS, apply_crop
+from nofa_jax.face3d.landmarker import find_landmarker
+from nofa_jax.face3d.matte import cut_out
 from nofa_jax.face3d.model import MorphableModel
+from nofa_jax.face3d.pose import OPENCV_AXES, cam2world_of, turned
 from nofa_jax.face3d.track import Track, intrinsics, track_clip, track_photo
 from nofa_jax.media.grid import image_grid, to_uint8
 from nofa_jax.media.photo import load_photo
@@ -28,27 +31,24 @@ from nofa_jax.media.video import VideoReader
 from nofa_jax.media.video_writer import VideoWriter
 from nofa_jax.models.nofa import NOFA, Volume
 from nofa_jax.progress import log, track
-from nofa_jax.rendering.camera import project
+from nofa_jax.train.provenance import read_config
 from nofa_jax.types import Frame
 
 BATCH = 8  # frames rendered at once
+GRID_CELL = 128  # pixels at least
 LIMITS_DEG = {"yaw": 90.0, "pitch": 60.0, "roll": 90.0}
-BACKGROUND = 255  # of the embedded heads, on which quickstart-size models are trained
 
 
 @dataclasses.dataclass(frozen=True)
 class Avatar:
     """One person: the canonical volume of a photo and the model that renders it. Made by `from_image`."""
 
+    config: ConfigDict  # of the training run
     model: NOFA
     variables: PyTree
-    volume: Volume
     head: MorphableModel
-    id_coeff: Float[np.ndarray, " i"]
-    exp_coeff: Float[np.ndarray, " e"]  # of the photo
-    cam2world: Float[np.ndarray, "4 4"]  # of the photo
-    photo: UInt8[np.ndarray, "h w 3"]  # the aligned crop that the model saw
-    resolution: int  # rays per side
+    volume: Volume
+    photo: Frame  # the aligned crop that the model sees, with the fitted alpha, beta and camera; leading axis 1
 
     @classmethod
     def from_image(
@@ -68,7 +68,7 @@ class Avatar:
           photo: file, or RGB pixels.
           workdir: of a training run.
           landmarker: MediaPipe's face_landmarker.task; default $NOFA_LANDMARKER or the cache.
-          face: which face, counted from the left; default the largest.
+          face: which face, counted from the left, 1 is the first; default the largest.
           finetune_steps: of C on this photo; default the run's config.finetune.steps, 0 leaves C as it is.
           keep_background: else what surrounds the head becomes white where the model was trained on white.
           step: checkpoint; default the newest good one.
@@ -76,41 +76,38 @@ class Avatar:
         Raises:
           UserError: unreadable photo, no face, no landmarker, no run in workdir.
         """
-        config, model, variables = build.load(workdir, step)
-        pixels = load_photo(photo) if not isinstance(photo, np.ndarray) else photo
         name = str(photo) if not isinstance(photo, np.ndarray) else "photo"
-        head = build.morphable_model(config)
+        pixels = load_photo(photo) if not isinstance(photo, np.ndarray) else photo
+        find_landmarker(landmarker)
+        head = build.morphable_model(read_config(workdir))
         tracked = track_photo(pixels, head, landmarker, face, name=name)
+        config, model, variables = build.load(workdir, step)
         size = config.model.output_size
-        crop = apply_crop(pixels, tracked.crop[0], size)
-        mask = np.ones((size, size), np.float32)
-        if not keep_background and config.model.renderer.white_back:
-            crop, mask = _on_white(pixels, tracked, head, size)
-        source = _source_frame(crop, mask, tracked)
-        steps = config.finetune.steps if finetune_steps is None else finetune_steps
-        if steps:
-            tuned = build.finetuner(config, model)(variables, source, steps)
-            variables = tuned.variables
-            log(f"fine-tuned C on {name}: {tuned.steps} steps in {tuned.seconds:.1f} s")
-        compensate = bool(steps) or build.uses_compensation(config)
-        volume = jax.jit(functools.partial(model.apply, method="volume"), static_argnums=2)(
-            variables, source.image, compensate
-        )
-        return cls(
-            model=model,
-            variables=variables,
-            volume=volume,
-            head=head,
-            id_coeff=tracked.id_coeff,
-            exp_coeff=tracked.exp_coeff[0],
-            cam2world=tracked.cam2world[0],
-            photo=crop,
-            resolution=config.model.rendering_resolution,
-        )
+        if config.model.renderer.white_back and not keep_background:
+            matte = cut_out(pixels, tracked, head, size)
+            if not matte.plausible:
+                log(f"{name}: the outline of the hair was not found; the fitted head's own outline is used")
+            source = _source_frame(matte.image, matte.mask, tracked)
+        else:
+            source = _source_frame(apply_crop(pixels, tracked.crop[0], size), np.ones((size, size)), tracked)
+        volume = _volume(model, build.uses_compensation(config), variables, source.image)
+        avatar = cls(config=config, model=model, variables=variables, head=head, volume=volume, photo=source)
+        return avatar.finetuned(finetune_steps)
+
+    def finetuned(self, steps: int | None = None) -> "Avatar":
+        """The avatar with C adapted to its photo (Sec. 3.3, Eq. 12); default config.finetune.steps, 0: as it is."""
+        steps = self.config.finetune.steps if steps is None else steps
+        if not steps:
+            return self
+        tuned = build.finetuner(self.config, self.model)(self.variables, self.photo, steps)
+        log(f"fine-tuned C on the photo: {tuned.steps} steps in {tuned.seconds:.1f} s")
+        volume = _volume(self.model, True, tuned.variables, self.photo.image)
+        return dataclasses.replace(self, variables=tuned.variables, volume=volume)
 
     def render(
         self,
         exp_coeff: Float[np.ndarray, " e"] | None = None,
+        cam2world: Float[np.ndarray, "4 4"] | None = None,
         *,
         expression: Mapping[str, float] | None = None,
         yaw: float = 0.0,
@@ -121,6 +118,7 @@ class Avatar:
 
         Args:
           exp_coeff: beta; default the photo's own expression, or neutral when `expression` is given.
+          cam2world: camera, for example `avatar.photo.cam2world[0]`; default the one that sees the head turned as said.
           expression: named shapes, e.g. {"jawOpen": 0.8}; they are set on top of exp_coeff.
           yaw, pitch, roll: degrees that the head turns: yaw > 0 to the subject's left (the picture's right), pitch > 0
             up, roll > 0 clockwise as seen.
@@ -128,19 +126,19 @@ class Avatar:
         Raises:
           UserError: unknown expression, a weight or angle that is not a number in its range.
         """
-        beta = self._expression(exp_coeff, expression)
-        camera = camera_for_pose(yaw, pitch, roll)
+        beta = self.beta(expression, exp_coeff)
+        camera = camera_for_pose(yaw, pitch, roll) if cam2world is None else np.asarray(cam2world)
         return self.render_frames(camera[None], beta[None])[0]
 
-    def _expression(self, exp_coeff: Any, expression: Mapping[str, float] | None) -> Float[np.ndarray, " e"]:
-        if exp_coeff is None:
-            beta = np.zeros_like(self.exp_coeff) if expression else self.exp_coeff.copy()
-        else:
-            beta = np.array(exp_coeff, np.float32)
-            if beta.shape != self.exp_coeff.shape:
-                raise UserError(
-                    f"exp_coeff has shape {beta.shape}; the {self.head.name} head takes {self.exp_coeff.shape}"
-                )
+    def beta(
+        self, expression: Mapping[str, float] | None = None, exp_coeff: Float[np.ndarray, " e"] | None = None
+    ) -> Float[np.ndarray, " e"]:
+        """Expression coefficients from named shapes on top of `exp_coeff`, see `render`."""
+        own = np.array(self.photo.exp_coeff[0])
+        start = np.zeros_like(own) if expression else own
+        beta = start if exp_coeff is None else np.array(exp_coeff, np.float32)
+        if beta.shape != own.shape:
+            raise UserError(f"exp_coeff has shape {beta.shape}; the {self.head.name} head takes {own.shape}")
         for name, weight in (expression or {}).items():
             if not 0.0 <= weight <= 1.0:
                 raise UserError(f"expression {name}={weight}: weights are between 0 and 1")
@@ -159,15 +157,15 @@ class Avatar:
             frames.append(np.asarray(self._render(cam2world[rows], exp_coeff[rows]))[:count])
         return to_uint8(np.concatenate(frames))
 
-    def _render(self, cam2world: np.ndarray, exp_coeff: np.ndarray) -> Array:
+    def _render(self, cam2world: Float[np.ndarray, "b 4 4"], exp_coeff: Float[np.ndarray, "b e"]) -> Array:
         return _render_batch(
             self.model,
-            self.resolution,
+            self.config.model.rendering_resolution,
             self.variables,
             self.volume.planes,
             self.volume.ws,
             jnp.asarray(cam2world, jnp.float32),
-            jnp.asarray(self.id_coeff, jnp.float32),
+            self.photo.id_coeff[0],
             jnp.asarray(exp_coeff, jnp.float32),
         )
 
@@ -182,47 +180,63 @@ class Avatar:
     ) -> int:
         """Drives the avatar with the head of a video; returns the number of frames.
 
-        H.264 with the driver's frame times and sound; memory does not grow with the clip's length. Frames in which the
-        driver's face is lost are filled as documented at face3d.track.Track. `grid` puts source | driver | avatar side
-        by side. Raises UserError for an unreadable video, one without a face, or an unwritable `out`.
+        H.264 with the driver's frame times and sound. Frames are read, rendered and written one after the other; what
+        is kept for each is its landmarks. Frames in which the driver's face is lost are filled as documented at
+        face3d.track.Track. `grid` puts source | driver | avatar side by side. Raises UserError for an unreadable
+        video, one without a face, or an unwritable `out`.
         """
         reader = VideoReader(driving)
-        with VideoWriter(out, reader.info.rate, reader.info) as writer:
-            tracked = track_clip(reader, self.head, landmarker, track_file)
-            lost = int((~tracked.valid).sum())
-            if lost:
-                log(f"{driving}: no face in {lost} of {len(tracked)} frames; their motion is filled in")
-            pictures = self._driven(tracked)
+        writer = VideoWriter(out, reader.info.rate, reader.info)  # complains at once about an unwritable name
+        return self.drive(reader, track_clip(reader, self.head, landmarker, track_file), writer, grid)
+
+    def drive(self, reader: VideoReader, tracked: Track, writer: VideoWriter, grid: bool = False) -> int:
+        """`reenact` from the driver's track on."""
+        lost = int((~tracked.valid).sum())
+        if lost:
+            log(f"{reader.path}: no face in {lost} of {len(tracked)} frames; their motion is filled in")
+        pictures = self._driven(tracked)
+        with writer:
             for frame in track(reader, len(tracked), "rendering the avatar"):
-                if frame.index >= len(tracked):
+                picture = next(pictures, None)
+                if picture is None:
                     break
-                picture = next(pictures)
-                if grid:
-                    size = picture.shape[0]
-                    picture = image_grid(
-                        [[self.photo, apply_crop(frame.image, tracked.crop[frame.index], size), picture]],
-                        ("source", "driver", "avatar"),
-                        cell=max(size, 128),
-                    )
-                writer.write(picture, frame.time)
-        return len(tracked)
+                writer.write(self._beside(frame.image, tracked, frame.index, picture) if grid else picture, frame.time)
+        return writer.frames
 
     def _driven(self, tracked: Track) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
         for start in range(0, len(tracked), BATCH):
             rows = slice(start, start + BATCH)
             yield from self.render_frames(tracked.cam2world[rows], tracked.exp_coeff[rows])
 
-    def turntable(self, out: str | Path, seconds: float = 4.0, rate: int = 25, yaw: float = 35.0) -> None:
-        """Swings the head left and right by `yaw` degrees, in the photo's expression; writes an MP4."""
+    def _beside(
+        self, driver: UInt8[np.ndarray, "y x 3"], tracked: Track, index: int, picture: UInt8[np.ndarray, "h w 3"]
+    ) -> UInt8[np.ndarray, "gh gw 3"]:
+        cell = max(picture.shape[0], GRID_CELL)
+        row = [to_uint8(np.asarray(self.photo.image[0])), apply_crop(driver, tracked.crop[index], cell), picture]
+        return image_grid([row], ("source", "driver", "avatar"), cell=cell)
+
+    def turntable(
+        self,
+        out: str | Path,
+        expression: Mapping[str, float] | None = None,
+        seconds: float = 4.0,
+        rate: int = 25,
+        yaw: float = 35.0,
+    ) -> None:
+        """Writes an MP4 that swings the head left and right by `yaw` degrees; `expression` as in `render`."""
         frames = max(2, round(seconds * rate))
         angles = yaw * np.sin(2 * np.pi * np.arange(frames) / frames)
         cameras = np.stack([camera_for_pose(angle, 0.0, 0.0) for angle in angles])
-        with VideoWriter(out, rate) as writer:  # ty: ignore[invalid-argument-type]
+        betas = np.tile(self.beta(expression), (frames, 1))
+        with VideoWriter(out, Fraction(rate)) as writer:
             for start in track(range(0, frames, BATCH), description="turntable"):
-                for picture in self.render_frames(
-                    cameras[start : start + BATCH], np.tile(self.exp_coeff, (len(cameras[start : start + BATCH]), 1))
-                ):
+                for picture in self.render_frames(cameras[start : start + BATCH], betas[start : start + BATCH]):
                     writer.write(picture)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _volume(model: NOFA, compensate: bool, variables: PyTree, image: Float[Array, "1 h w 3"]) -> Volume:
+    return model.apply(variables, image, compensate, method="volume")
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -255,40 +269,17 @@ def _render_batch(
 
 
 def camera_for_pose(yaw: float, pitch: float, roll: float) -> Float[np.ndarray, "4 4"]:
-    """EG3D's camera (2.7 from the origin, looking at it) that sees the head turned by these angles in degrees."""
+    """EG3D's camera (2.7 from the origin, looking at it) that sees the head turned by these angles in degrees.
+
+    yaw > 0: to the subject's left, which is the picture's right; pitch > 0: up; roll > 0: clockwise as seen.
+    """
     for name, value in (("yaw", yaw), ("pitch", pitch), ("roll", roll)):
         if not abs(value) <= LIMITS_DEG[name]:
             raise UserError(
                 f"{name}={value}: angles are degrees between -{LIMITS_DEG[name]:g} and {LIMITS_DEG[name]:g}"
             )
-    a, b, c = np.radians([yaw, -pitch, roll])
-    turn_y = np.array([[np.cos(a), 0, np.sin(a)], [0, 1, 0], [-np.sin(a), 0, np.cos(a)]])
-    turn_x = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
-    turn_z = np.array([[np.cos(c), np.sin(c), 0], [-np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    head = turn_z @ turn_x @ turn_y  # how the head is turned in front of a camera that stays where it is
-    camera = np.eye(4)
-    camera[:3, :3] = np.diag([1.0, -1.0, -1.0])  # OpenCV axes, looking along -z from +z
-    camera[2, 3] = 2.7
-    inverse = np.eye(4)
-    inverse[:3, :3] = head.T
-    return (inverse @ camera).astype(np.float32)
-
-
-def _on_white(
-    pixels: UInt8[np.ndarray, "h w 3"], tracked: Track, head: MorphableModel, size: int
-) -> tuple[UInt8[np.ndarray, "s s 3"], Float[np.ndarray, "s s"]]:
-    """(crop with what surrounds the head made white, mask of the head)."""
-    work = max(size, 256)  # GrabCut needs some pixels to learn from
-    crop = apply_crop(pixels, tracked.crop[0], work)
-    vertices = head.vertices(tracked.id_coeff.astype(np.float32), tracked.exp_coeff[0].astype(np.float32))
-    front = np.asarray(vertices)[head.part("face", "head_and_neck")][None]
-    outline, _ = project(jnp.asarray(front), jnp.asarray(tracked.cam2world[:1]), jnp.asarray(tracked.intrinsics[:1]))
-    mask = head_mask(crop, np.clip(np.asarray(outline)[0], -0.2, 1.2))
-    white = crop * mask[..., None] + BACKGROUND * (1 - mask[..., None])
-    identity = np.diag([1 / work, 1 / work, 1.0])
-    small = apply_crop(np.round(white).astype(np.uint8), identity, size)
-    small_mask = apply_crop(np.repeat(np.round(mask * 255).astype(np.uint8)[..., None], 3, -1), identity, size)
-    return small, small_mask[..., 0].astype(np.float32) / 255
+    rotation = turned(*np.radians([yaw, pitch, roll]))
+    return cam2world_of((OPENCV_AXES @ rotation)[None], np.array([[0.0, 0.0, RADIUS]]))[0].astype(np.float32)
 
 
 def _source_frame(crop: UInt8[np.ndarray, "s s 3"], mask: Float[np.ndarray, "s s"], tracked: Track) -> Frame:

@@ -5,6 +5,10 @@ video and renders every frame. The result has the driver's frame rate and sound.
 """
 
 import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nofa_jax.avatar import Avatar
 
 EXAMPLE = "nofa reenact --workdir=runs/quickstart --source=photo.jpg --driving=clip.mp4 --out=avatar.mp4 --grid"
 
@@ -25,34 +29,44 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--landmarker", metavar="TASK", help="face_landmarker.task; default $NOFA_LANDMARKER or the cache"
     )
-    parser.add_argument("--finetune_steps", type=int, metavar="N", help="of C on the photo; 0 skips; default the run's")
+    parser.add_argument(
+        "--finetune_steps", type=_steps, metavar="N", help="of C on the photo; 0 skips; default the run's"
+    )
     parser.add_argument("--keep_background", action="store_true", help="do not cut the head out of its background")
 
 
-def make_avatar(args: argparse.Namespace):
-    """The avatar that the common arguments describe."""
+def _steps(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of steps")
+    return int(text)
+
+
+def make_avatar(args: argparse.Namespace) -> "Avatar":
+    """The avatar that the common arguments describe, not yet fine-tuned."""
     from nofa_jax import compile_cache
     from nofa_jax.avatar import Avatar
-    from nofa_jax.errors import UserError
 
-    if args.finetune_steps is not None and args.finetune_steps < 0:
-        raise UserError(f"--finetune_steps={args.finetune_steps}: must not be negative")
     compile_cache.enable()
     return Avatar.from_image(
         args.source,
         args.workdir,
         landmarker=args.landmarker,
         face=args.face,
-        finetune_steps=args.finetune_steps,
+        finetune_steps=0,
         keep_background=args.keep_background,
     )
 
 
 def run(args: argparse.Namespace) -> None:
+    from nofa_jax.face3d.track import track_clip
     from nofa_jax.media.video import VideoReader
+    from nofa_jax.media.video_writer import VideoWriter
     from nofa_jax.progress import log
 
-    VideoReader(args.driving)  # a bad video is reported before minutes of fine-tuning
+    # Whatever may be wrong with the files shows before the fine-tuning, which takes the time.
+    reader = VideoReader(args.driving)
+    writer = VideoWriter(args.out, reader.info.rate, reader.info)
     avatar = make_avatar(args)
-    frames = avatar.reenact(args.driving, args.out, landmarker=args.landmarker, track_file=args.track, grid=args.grid)
-    log(f"{args.out}: {frames} frames")
+    tracked = track_clip(reader, avatar.head, args.landmarker, args.track)
+    frames = avatar.finetuned(args.finetune_steps).drive(reader, tracked, writer, args.grid)
+    log(f"wrote {args.out}: {frames} frames")

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 # Of the 68 points, those that expressions move little: brows, nose, eyes and the corners of the mouth.
 RIGID_68 = (*range(17, 48), 48, 54)
+OPENCV_AXES = np.diag([1.0, -1.0, -1.0])  # world axes to those of a camera that looks along -z
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,18 @@ def cam2world_of(rotation: Float[np.ndarray, "f 3 3"], translation: Float[np.nda
     cam2world[:, :3, :3] = inverse
     cam2world[:, :3, 3] = -np.einsum("fij,fj->fi", inverse, translation)
     return cam2world
+
+
+def turned(yaw: float, pitch: float, roll: float) -> Float[np.ndarray, "3 3"]:
+    """Rotation of a head in world axes, by radians.
+
+    First yaw, > 0 to its left (+x), then pitch, > 0 up, then roll, > 0 clockwise for who looks at it from +z.
+    """
+    (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
+    about_z = np.array([[cr, sr, 0], [-sr, cr, 0], [0, 0, 1]])
+    return about_z @ about_x @ about_y
 
 
 def rotation_angle_deg(a: Float[np.ndarray, "f 3 3"], b: Float[np.ndarray, "f 3 3"]) -> Float[np.ndarray, " f"]:

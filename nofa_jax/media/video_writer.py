@@ -42,7 +42,7 @@ class VideoWriter:
 
     def __init__(self, path: str | Path, rate: Fraction, driver: VideoInfo | None = None) -> None:
         self.path = Path(path)
-        _check_target(self.path, driver)
+        check_target(self.path, driver)
         self._rate = Fraction(rate)
         self._driver = driver
         self._time_base = driver.time_base if driver is not None else _fine_time_base(self._rate)
@@ -180,7 +180,8 @@ class _Sound:
         self._source.close()
 
 
-def _check_target(path: Path, driver: VideoInfo | None) -> None:
+def check_target(path: Path, driver: VideoInfo | None = None) -> None:
+    """Raises UserError when a video cannot be written to `path`, which need not exist."""
     if path.suffix.lower() != ".mp4":
         raise UserError(f"{path}: the output is an MP4 file, give it a name ending in .mp4")
     folder = path.parent
