@@ -11,6 +11,8 @@ from jaxtyping import Array, Float, Int
 
 from nofa_jax.types import Rays
 
+Point = tuple[float, float, float]
+
 EG3D_FOV_DEG = 18.837  # of FFHQ-trained EG3D
 EG3D_RADIUS = 2.7
 EG3D_PIVOT = (0.0, 0.0, 0.2)
@@ -92,7 +94,7 @@ def project(
 
 
 def look_at(
-    yaw: ArrayLike, pitch: ArrayLike, radius: ArrayLike = EG3D_RADIUS, target: ArrayLike = EG3D_PIVOT
+    yaw: ArrayLike, pitch: ArrayLike, radius: ArrayLike = EG3D_RADIUS, target: Point | ArrayLike = EG3D_PIVOT
 ) -> Float[Array, "n 4 4"]:
     """Cameras on a sphere around `target` [3], looking at it, for scalar or [n] angles.
 
@@ -106,7 +108,10 @@ def look_at(
 
 
 def eg3d_pose(
-    horizontal: ArrayLike, vertical: ArrayLike, radius: ArrayLike = EG3D_RADIUS, target: ArrayLike = (0.0, 0.0, 0.0)
+    horizontal: ArrayLike,
+    vertical: ArrayLike,
+    radius: ArrayLike = EG3D_RADIUS,
+    target: Point | ArrayLike = (0.0, 0.0, 0.0),
 ) -> Float[Array, "n 4 4"]:
     """EG3D's look-at pose sampler for given angles; the caller adds any spread to them first.
 
@@ -130,7 +135,7 @@ def sample_eg3d_poses(
     horizontal_std: float = 0.3,
     vertical_std: float = 0.155,
     radius: float = EG3D_RADIUS,
-    target: tuple[float, float, float] = EG3D_PIVOT,
+    target: Point = EG3D_PIVOT,
 ) -> Float[Array, "n 4 4"]:
     """Gaussian spread around the frontal view, as EG3D's pose samplers."""
     draws = jax.random.normal(key, (2, count))

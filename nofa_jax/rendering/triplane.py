@@ -19,7 +19,8 @@ def sample_planes(
     axes: tuple[tuple[int, int], ...] = EG3D_PLANE_AXES,
 ) -> Float[Array, "b n c"]:
     """Mean of the three plane features at each world point; the planes span [-box_warp / 2, box_warp / 2]."""
-    return sum(_read(planes, points, box_warp, k, pair) for k, pair in enumerate(axes)) / len(axes)
+    first, *others = (_read(planes, points, box_warp, k, pair) for k, pair in enumerate(axes))
+    return sum(others, start=first) / len(axes)
 
 
 def plane_features(

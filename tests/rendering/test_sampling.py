@@ -71,3 +71,19 @@ def test_all_rays_missing_the_box_stay_finite():
     near, far = sampling.auto_limits(origins, directions, 1.0)
     assert np.isfinite(near).all()
     assert np.isfinite(far).all()
+
+
+def test_merging_sorts_and_splitting_undoes_it():
+    rng = np.random.default_rng(0)
+    coarse, fine = (np.sort(rng.integers(0, 12, (20, n)).astype(np.float32), axis=-1) for n in (7, 5))  # with ties
+    values = [rng.normal(size=x.shape).astype(np.float32) for x in (coarse, fine)]
+    merge = jax.jit(sampling.Merge.of)(jnp.asarray(coarse), jnp.asarray(fine))
+    order = np.argsort(np.concatenate([coarse, fine], axis=-1), axis=-1, kind="stable")
+    np.testing.assert_array_equal(merge.source, order)
+    joined = merge.join(*map(jnp.asarray, values))
+    np.testing.assert_array_equal(joined, np.take_along_axis(np.concatenate(values, axis=-1), order, axis=-1))
+    for back, value in zip(merge.split(joined, 7), values, strict=True):
+        np.testing.assert_array_equal(back, value)
+    gradient = jax.grad(lambda a, b: (merge.join(a, b) * joined).sum(), (0, 1))(*map(jnp.asarray, values))
+    for back, value in zip(gradient, values, strict=True):
+        np.testing.assert_array_equal(back, value)
