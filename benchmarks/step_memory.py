@@ -2,8 +2,8 @@
 
     python benchmarks/step_memory.py --config=configs/general.py --batch_sizes=1,2
 
-Nothing is computed and no weights are needed; the step is compiled for the CPU. Temporaries grow linearly with the batch,
-so two sizes give the estimate for any.
+Nothing is computed and no weights are needed; the step is compiled for the CPU. Temporaries grow linearly with the
+batch, so two sizes give the estimate for any.
 """
 
 import argparse

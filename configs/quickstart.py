@@ -11,6 +11,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 _SPEC = importlib.util.spec_from_file_location("general", Path(__file__).with_name("general.py"))
+assert _SPEC is not None
+assert _SPEC.loader is not None
 general = importlib.util.module_from_spec(_SPEC)
 _SPEC.loader.exec_module(general)
 

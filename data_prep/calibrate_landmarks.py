@@ -88,10 +88,10 @@ def rendered(model: MorphableModel, args: argparse.Namespace) -> Iterator[Sample
             id_coeff = model.sample_id(rng, ID_STRENGTH)
             times = rng.uniform(0, SECONDS, args.frames)
             betas, cameras = sampler.path(SECONDS, rng)(times), camera_path(SECONDS, rng)(times)
-            background = tuple(float(v) for v in rng.uniform(0.1, 0.9, 3))
+            red, green, blue = rng.uniform(0.1, 0.9, 3).tolist()
             for beta, cam2world in zip(betas.astype(np.float32), cameras, strict=True):
                 camera = (cam2world, intrinsics())
-                picture = render_painted(painted, id_coeff, beta, camera, args.size, background=background)
+                picture = render_painted(painted, id_coeff, beta, camera, args.size, background=(red, green, blue))
                 for face in landmarker.detect(picture["image"]):
                     yield Sample(face.landmarks[list(MEDIAPIPE_68), :2], face.blendshapes, id_coeff, beta, cam2world)
 

@@ -1,10 +1,12 @@
 """Values that travel between the parts of NOFA, as frozen pytrees with named, shaped fields.
 
 Axes: b batch, t targets of one source, l style codes, p planes, r rays, n points, c channels, h w pixels.
+Fields of `Any` array type hold numpy arrays on the host and jax arrays on the device.
 World frame, cameras and ranges are those of docs/conventions.md.
 """
 
 import typing
+from typing import Any
 
 from flax import struct
 from jaxtyping import Array, Float, Int
@@ -39,27 +41,25 @@ class RenderedRays:
 
 
 @typing.no_type_check
-@struct.dataclass
-class Frame:
+class Frame(struct.PyTreeNode):
     """One labelled image of a clip. Leading axes `...` are b, or b t for the targets of one source."""
 
-    image: Float[Array, "... h w 3"]  # [-1, 1]
-    mask: Float[Array, "... h w"]  # 1 on the head, 0 on the background
-    cam2world: Float[Array, "... 4 4"]
-    intrinsics: Float[Array, "... 3 3"]
-    id_coeff: Float[Array, "... i"]  # alpha
-    exp_coeff: Float[Array, "... e"]  # beta
-    landmarks: Float[Array, "... 68 2"]  # fractions of the image size, x right, y down
+    image: Float[Any, "... h w 3"]  # [-1, 1]
+    mask: Float[Any, "... h w"]  # 1 on the head, 0 on the background
+    cam2world: Float[Any, "... 4 4"]
+    intrinsics: Float[Any, "... 3 3"]
+    id_coeff: Float[Any, "... i"]  # alpha
+    exp_coeff: Float[Any, "... e"]  # beta
+    landmarks: Float[Any, "... 68 2"]  # fractions of the image size, x right, y down
 
 
 @typing.no_type_check
-@struct.dataclass
-class Batch:
+class Batch(struct.PyTreeNode):
     """Source frames and the targets to be made of them, from the same clip."""
 
     source: Frame  # leading axis b
     target: Frame  # leading axes b t
-    clip: Int[Array, " b"]
+    clip: Int[Any, " b"]
 
 
 @typing.no_type_check

@@ -1,7 +1,7 @@
 """The `nofa` command: its table, its help and its complaints."""
 
 import argparse
-import importlib
+import importlib.machinery
 import subprocess
 import sys
 import types

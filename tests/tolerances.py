@@ -25,8 +25,9 @@ GOLDEN_FLOOR = 2e-6
 # Cosines of embeddings in float32 against the float64 reference.
 COSINE_ATOL = 1e-6
 
-# Relative L2 of float32 gradients through whole rectifier networks: rounding moves single activations across a kink, and
-# one in a late layer touches every pixel (ArcFace IR-SE50: 2.8e-3 in float32, 2.7e-7 with the same code in float64).
+# Relative L2 of float32 gradients through whole rectifier networks: rounding moves single activations across a kink,
+# and one in a late layer touches every pixel (ArcFace IR-SE50: 2.8e-3 in float32, 2.7e-7 with the same code in
+# float64).
 GRADIENT_RELATIVE_L2 = 1e-2
 
 # The same row alone or in a batch, float32: XLA may order the sums differently.

@@ -108,8 +108,8 @@ def apply_crop(
     window = _window(np.asarray(picture), low, high, colour)
     inverse = np.array([[1, 0, -low[0]], [0, 1, -low[1]], [0, 0, 1.0]]) @ inverse
     if abs(matrix[0, 1]) < 1e-9 * abs(matrix[0, 0]):
-        box = (inverse[0, 2], inverse[1, 2], inverse[0, 2] + inverse[0, 0], inverse[1, 2] + inverse[1, 1])
-        return np.array(window.resize((size, size), Image.Resampling.LANCZOS, box=tuple(float(v) for v in box)))
+        x, y, dx, dy = (float(v) for v in (inverse[0, 2], inverse[1, 2], inverse[0, 0], inverse[1, 1]))
+        return np.array(window.resize((size, size), Image.Resampling.LANCZOS, box=(x, y, x + dx, y + dy)))
     return np.array(_turned(window, inverse, size))
 
 

@@ -7,6 +7,7 @@ camera's axes, the translation, beta. fit.py states the energy; here are its der
 
 import functools
 import typing
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,39 +27,36 @@ DAMPING_DOWN, DAMPING_UP = 0.3, 5.0
 
 
 @typing.no_type_check
-@struct.dataclass
-class Shape:
+class Shape(struct.PyTreeNode):
     """The morphable model restricted to the 68 landmarks."""
 
-    mean: Float[Array, "68 3"]
-    id_basis: Float[Array, "i 68 3"]
-    exp_basis: Float[Array, "e 68 3"]
+    mean: Float[Any, "68 3"]
+    id_basis: Float[Any, "i 68 3"]
+    exp_basis: Float[Any, "e 68 3"]
 
 
 @typing.no_type_check
-@struct.dataclass
-class Observation:
+class Observation(struct.PyTreeNode):
     """What is known about each frame of a batch. Padded frames have root 0 and real 0."""
 
-    points: Float[Array, "f 68 2"]  # crop fractions, finite everywhere
-    root: Float[Array, "f m 2 2"]  # square roots of the information of the 68 points, then of the GAPS
-    beta: Float[Array, "f e"]  # prior mean
-    beta_weight: Float[Array, " e"]  # 1 / prior deviation
-    alpha_weight: Float[Array, ""]  # 1 / prior deviation
-    distance_weight: Float[Array, ""]  # 1 / deviation of the camera's distance
-    step_weight: Float[Array, "f d"]  # 1 / deviation of each unknown's change to the next frame; 0: not linked
-    real: Float[Array, " f"]
+    points: Float[Any, "f 68 2"]  # crop fractions, finite everywhere
+    root: Float[Any, "f m 2 2"]  # square roots of the information of the 68 points, then of the GAPS
+    beta: Float[Any, "f e"]  # prior mean
+    beta_weight: Float[Any, " e"]  # 1 / prior deviation
+    alpha_weight: Float[Any, ""]  # 1 / prior deviation
+    distance_weight: Float[Any, ""]  # 1 / deviation of the camera's distance
+    step_weight: Float[Any, "f d"]  # 1 / deviation of each unknown's change to the next frame; 0: not linked
+    real: Float[Any, " f"]
 
 
 @typing.no_type_check
-@struct.dataclass
-class State:
+class State(struct.PyTreeNode):
     """x_camera = rotation @ X(alpha, beta) + translation, camera axes OpenCV's."""
 
-    rotation: Float[Array, "f 3 3"]
-    translation: Float[Array, "f 3"]
-    beta: Float[Array, "f e"]
-    alpha: Float[Array, " i"]
+    rotation: Float[Any, "f 3 3"]
+    translation: Float[Any, "f 3"]
+    beta: Float[Any, "f e"]
+    alpha: Float[Any, " i"]
 
 
 def landmarks3d(shape: Shape, state: State) -> Float[Array, "f 68 3"]:

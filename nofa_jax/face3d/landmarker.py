@@ -8,7 +8,7 @@ import dataclasses
 import os
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -179,9 +179,9 @@ def track_video(reader: VideoReader, landmarker: str | Path | None = None) -> La
             f"{reader.path}: no face found in any of {len(faces)} frames (is it too small, or turned away?)"
         )
     return LandmarkTrack(
-        landmarks=_stack([f and f.landmarks for f in faces], (NUM_LANDMARKS, 3)),
-        blendshapes=_stack([f and f.blendshapes for f in faces], (len(MEDIAPIPE_BLENDSHAPES),)),
-        matrix=_stack([f and f.matrix for f in faces], (4, 4)),
+        landmarks=_stack([None if f is None else f.landmarks for f in faces], (NUM_LANDMARKS, 3)),
+        blendshapes=_stack([None if f is None else f.blendshapes for f in faces], (len(MEDIAPIPE_BLENDSHAPES),)),
+        matrix=_stack([None if f is None else f.matrix for f in faces], (4, 4)),
         valid=np.array([f is not None for f in faces]),
         timestamps=np.array(times),
         width=reader.info.width,
@@ -209,7 +209,8 @@ def _import_mediapipe() -> Any:
         with _quiet_stderr():
             import mediapipe
 
-            mediapipe.tasks.vision.FaceLandmarker  # noqa: B018  loads the part that needs system libraries
+            # Loads the part that needs system libraries.
+            mediapipe.tasks.vision.FaceLandmarker  # noqa: B018  # ty: ignore[missing-attribute]
     except ImportError as e:
         raise UserError(f"the face landmarker needs MediaPipe: pip install mediapipe ({e})") from e
     except OSError as e:
@@ -218,7 +219,7 @@ def _import_mediapipe() -> Any:
 
 
 @contextlib.contextmanager
-def _quiet_stderr() -> Iterator[None]:
+def _quiet_stderr() -> Generator[None]:
     """Silences C++ log lines, which go to the file descriptor; errors still arrive as exceptions."""
     sys.stderr.flush()
     try:

@@ -87,7 +87,7 @@ def save_track(path: str | Path, track: LandmarkTrack) -> None:
     arrays = {name: np.asarray(getattr(track, name)) for name in FIELDS}
     try:
         with part.open("wb") as file:
-            np.savez_compressed(file, blendshape_names=np.array(MEDIAPIPE_BLENDSHAPES), **arrays)
+            np.savez_compressed(file, blendshape_names=np.array(MEDIAPIPE_BLENDSHAPES), **arrays)  # ty: ignore[invalid-argument-type]
         part.replace(path)
     except OSError as e:
         raise UserError(f"{path}: cannot be written ({e.strerror or e})") from e

@@ -3,8 +3,8 @@
     x_c = x + W(x, alpha, beta) * D(x, alpha, beta)
 
 D-Net predicts an offset, W-Net one scalar weight in [0, 1] for each location. Both read the positionally encoded point,
-the source's identity alpha and the target's expression beta. The paper gives no sizes; ours and where they come from are
-listed in docs/conventions.md (the shape of D-Net is Nerfies' translation field).
+the source's identity alpha and the target's expression beta. The paper gives no sizes; ours and where they come from
+are listed in docs/conventions.md (the shape of D-Net is Nerfies' translation field).
 """
 
 import typing
@@ -96,11 +96,11 @@ class Deformation(nn.Module):
     box_warp: float = 1.0  # side of the volume in world units: points are encoded in [-1, 1]
     use_weight_net: bool = True  # False: ablation "w/o weighting network" of Table 5
     use_identity: bool = True  # False: ablation "w/o identity condition" of Table 5
-    # Blendshapes move a point by a sum of products, beta times a function of place. Scaling D-Net's last hidden layer by
-    # 1 + (condition @ matrix) gives it that product; by concatenation alone it must build one from ReLUs.
+    # Blendshapes move a point by a sum of products, beta times a function of place. Scaling D-Net's last hidden layer
+    # by 1 + (condition @ matrix) gives it that product; by concatenation alone it must build one from ReLUs.
     modulate: bool = False
-    # alpha has many coefficients of variance one, beta few that are not zero: unscaled, identity drowns expression in the
-    # first layer, and D learns that the mouth opens long before it learns when.
+    # alpha has many coefficients of variance one, beta few that are not zero: unscaled, identity drowns expression in
+    # the first layer, and D learns that the mouth opens long before it learns when.
     id_gain: float = 0.25
     exp_gain: float = 3.0
     output_scale: float = 1e-3  # deviation of the last layer: tiny, so that switching D on does not jump

@@ -26,8 +26,8 @@ class Generator(nn.Module):
     c_scale: float = 1.0  # times the camera label
     zero_conditioning: bool = False  # ignore the camera label
     clamp: float | None = None
-    # Of the toRGB kernels of blocks above 16². Small where G is trained from scratch on few steps: the planes then start
-    # smooth, while fine random structure in them shows as streaks that take long to unlearn.
+    # Of the toRGB kernels of blocks above 16². Small where G is trained from scratch on few steps: the planes then
+    # start smooth, while fine random structure in them shows as streaks that take long to unlearn.
     fine_init_std: float = 1.0
     dtype: jnp.dtype = jnp.float32
 
@@ -96,6 +96,8 @@ class Generator(nn.Module):
             x, image = getattr(self, f"b{resolution}")(x, image, codes, noise_mode, keys[i])
             if resolution == self.feature_resolution:
                 feature = x
+        if image is None or feature is None:
+            raise ValueError(f"feature_resolution {self.feature_resolution} is not one of {self.resolutions}")
         b, h, w, _ = image.shape
         planes = image.reshape(b, h, w, 3, self.plane_channels).transpose(0, 3, 1, 2, 4)
         return TriPlane(planes=planes, feature=feature.astype(jnp.float32))

@@ -23,8 +23,7 @@ from nofa_jax.types import Output
 
 
 @typing.no_type_check
-@struct.dataclass
-class Volume:
+class Volume(struct.PyTreeNode):
     """The canonical volume of one photo: all that rendering needs to know of it."""
 
     planes: Float[Array, "b 3 h w c"]  # V_c + V_m
@@ -96,8 +95,9 @@ class NOFA(nn.Module):
     ) -> Output:
         """One image for each row: planes and ws of its source, the camera and coefficients that drive it.
 
-        resolution: rays per side of the volume rendering. window, window_size: trace only the square of rays whose first
-        row and column are given (training on crops). deform=False shows the canonical volume. key=None: no jitter.
+        resolution: rays per side of the volume rendering. window, window_size: trace only the square of rays whose
+        first row and column are given (training on crops). deform=False shows the canonical volume. key=None: no
+        jitter.
         """
         size = resolution if window is None or window_size is None else window_size
         if self.halo:

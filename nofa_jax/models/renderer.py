@@ -83,9 +83,8 @@ class VolumeRenderer(nn.Module):
         def trace(chunk: tuple[Array, Array, Array, Array]) -> tuple[Array, ...]:
             return self._trace(planes, *chunk, deform)
 
-        if self.remat:
-            trace = jax.checkpoint(trace)
-        features, depth, opacity, lowest, highest = self._in_chunks(trace, (*jax.tree.leaves(rays), depths, u))
+        run = jax.checkpoint(trace) if self.remat else trace
+        features, depth, opacity, lowest, highest = self._in_chunks(run, (*jax.tree.leaves(rays), depths, u))
         # EG3D clamps the depth to the range of the samples of the whole batch.
         depth = jnp.clip(depth, lowest.min(), highest.max())
         return RenderedRays(

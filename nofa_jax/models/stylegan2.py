@@ -116,6 +116,8 @@ class SynthesisLayer(nn.Module):
         if noise_mode == "const":
             y = y + (stored.value * strength)[None, :, :, None].astype(y.dtype)
         elif noise_mode == "random":
+            if key is None:
+                raise ValueError("noise_mode 'random' needs a key")
             y = y + (jax.random.normal(key, (*y.shape[:3], 1)) * strength).astype(y.dtype)
         elif noise_mode != "none":
             raise ValueError(f"noise_mode {noise_mode!r} is not one of {NOISE_MODES}")

@@ -64,9 +64,7 @@ def _correlate(x: Array, kernel: Array, padding: str | list[tuple[int, int]]) ->
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _transposed_phases(
-    x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+def _transposed_phases(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) -> tuple[tuple[Array, ...], ...]:
     """The four phases t[2r + a, 2c + b] of the transposed convolution (stride 2, no padding, 2h + 1 by 2w + 1).
 
     t[2r] sees x[r] through the kernel's first row and x[r - 1] through its last; t[2r + 1] sees x[r] through the
@@ -108,7 +106,7 @@ def _phase_backward(padding: tuple, saved: tuple[Array, Array], g: Array) -> tup
 _phase.defvjp(_phase_forward, _phase_backward)
 
 
-def _smooth(phases: tuple[tuple[Array, Array], tuple[Array, Array]]) -> Array:
+def _smooth(phases: tuple[tuple[Array, ...], ...]) -> Array:
     """The [1, 3, 3, 1] filter (gain 4, padding 1) over interleaved phases: [b, 2h, 2w, o]."""
     rows = [_smooth_axis(phases[0][b], phases[1][b], axis=1) for b in range(2)]
     return interleave(*_filtered(rows[0], rows[1], 2), axis=2)

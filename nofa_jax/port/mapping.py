@@ -94,7 +94,7 @@ def convert(state: Mapping[str, np.ndarray], rules: Sequence[Rule | Ignore], tar
         rule, match = matches[0]
         if isinstance(rule, Ignore):
             continue
-        path = rule.target(match) if callable(rule.target) else match.expand(rule.target)
+        path = match.expand(rule.target) if isinstance(rule.target, str) else rule.target(match)
         if path not in wanted:
             unused.append(f"{key} (-> {path}, which the model lacks)")
         elif path in filled:
@@ -126,7 +126,8 @@ def _fit(value: np.ndarray, transform: Transform, leaf: jax.ShapeDtypeStruct) ->
     try:
         result = transform(value)
     except (ValueError, IndexError):
-        return value, f"shape {list(value.shape)} does not suit the transform {transform.__name__}"
+        name = getattr(transform, "__name__", transform)
+        return value, f"shape {list(value.shape)} does not suit the transform {name}"
     if tuple(result.shape) != tuple(leaf.shape):
         return result, f"shape {list(result.shape)}, wanted {list(leaf.shape)}"
     # Floats of any width are cast (half-precision checkpoints exist); a float for an int or the like is a mistake.

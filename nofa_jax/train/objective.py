@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from nofa_jax.losses import pixel, regularization
 from nofa_jax.losses.regions import mouth_box
@@ -94,7 +94,7 @@ def shrink(image: Float[Array, "b h w c"], size: int) -> Float[Array, "b s s c"]
     return image.reshape(b, h // factor, factor, w // factor, factor, c).mean(axis=(2, 4))
 
 
-def weighted_sum(losses: Mapping[str, Array], weights: Mapping[str, float | Array]) -> Array:
+def weighted_sum(losses: Mapping[str, Array], weights: Mapping[str, ArrayLike]) -> Array:
     """sum of weight * loss; every loss must have a weight."""
     total = jnp.zeros(())
     for name, value in losses.items():

@@ -16,8 +16,7 @@ FROZEN = "frozen"
 
 
 @typing.no_type_check
-@struct.dataclass
-class TrainState:
+class TrainState(struct.PyTreeNode):
     """All of it is saved in a checkpoint; `step` counts finished steps of the whole run."""
 
     step: Int[Array, ""]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from nofa_jax.models.nofa import NOFA, Volume
 from nofa_jax.train.objective import Objective, View, weighted_sum
@@ -82,14 +82,14 @@ def make_train_step(
     terms: frozenset[str],
     ema_decay: float,
     seed: int,
-) -> Callable[[TrainState, Batch, Mapping[str, Array]], tuple[TrainState, dict[str, Array]]]:
+) -> Callable[[TrainState, Batch, Mapping[str, ArrayLike]], tuple[TrainState, dict[str, Array]]]:
     """step(state, batch, weights) -> (state, metrics). Metrics are the unweighted terms, `loss` and `grad_norm`.
 
     The random key is `seed` folded with the step count, so a step depends on its arguments alone and a resumed run
     repeats an uninterrupted one. The state's buffers are donated.
     """
 
-    def step(state: TrainState, batch: Batch, weights: Mapping[str, Array]) -> tuple[TrainState, dict[str, Array]]:
+    def step(state: TrainState, batch: Batch, weights: Mapping[str, ArrayLike]) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
 
         def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:

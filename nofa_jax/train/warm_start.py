@@ -53,9 +53,7 @@ def moving_vertices(head: MorphableModel, count: int, rng: np.random.Generator) 
     return np.sort(rng.choice(len(travel), count, replace=False, p=probability / probability.sum()))
 
 
-def sample_expressions(
-    key: Array, count: int, seen: Float[Array, "n e"], sparsity: float = 0.1
-) -> Float[Array, "b e"]:
+def sample_expressions(key: Array, count: int, seen: Float[Array, "n e"], sparsity: float = 0.1) -> Float[Array, "b e"]:
     """Blendshape weights: half of them rows of `seen`, the others each shape on by `sparsity`, uniform in [0, 1]."""
     key_row, key_on, key_value, key_choice = jax.random.split(key, 4)
     rows = seen[jax.random.randint(key_row, (count,), 0, seen.shape[0])]

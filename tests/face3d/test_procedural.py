@@ -93,7 +93,7 @@ def test_head_fills_the_frame_as_eg3d_crops_do(head):
 def shift(head: MorphableModel, name: str) -> np.ndarray:
     """Displacement [68,3] of the landmarks in cm at weight 1."""
     (index,) = head.expression_index(name)
-    return head.exp_basis[index, head.landmark_index] / WORLD_PER_CM
+    return np.asarray(head.exp_basis[index, head.landmark_index]) / WORLD_PER_CM
 
 
 def test_jaw_open_moves_the_lower_face_only(head):

@@ -196,7 +196,7 @@ def test_render_head_is_paint_and_render(head):
     direct = render_head(head, appearance, alpha, beta, orbit(0.1, 0.0), 32)
     twice = render_painted(paint_head(head, appearance), alpha, beta, orbit(0.1, 0.0), 32)
     for name, value in direct.items():
-        np.testing.assert_array_equal(value, twice[name])
+        np.testing.assert_array_equal(value, dict(twice)[name])
 
 
 def test_openness_of_a_plane_and_under_a_lid():
@@ -206,7 +206,7 @@ def test_openness_of_a_plane_and_under_a_lid():
     normals = vertex_normals(square, triangles)
     np.testing.assert_allclose(normals, np.broadcast_to([0, 0, 1], (5, 3)), atol=1e-6)
     assert openness(square, triangles, normals, reach=0.5)[4] == 1.0
-    both = np.concatenate([square, square * [4, 4, 0] + [0, 0, 0.05]]).astype(np.float32)
+    both = np.concatenate([square, square * np.float32([4, 4, 0]) + np.float32([0, 0, 0.05])]).astype(np.float32)
     lidded = np.concatenate([triangles, triangles[:, ::-1] + 5])
     assert openness(both, lidded, vertex_normals(both, lidded), reach=1.0)[4] < 0.2
 

@@ -77,7 +77,7 @@ def _to_lab(picture: Image.Image) -> Image.Image:
     from PIL import ImageCms
 
     srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
-    return ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB")
+    return ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB") or picture
 
 
 def test_transparency_shows_the_background(tmp_path: Path, picture: Image.Image) -> None:

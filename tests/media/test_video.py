@@ -37,7 +37,7 @@ def write(path: Path, frames: list[np.ndarray], rate: Fraction = RATE, times: li
 def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
     with av.open(str(path)) as container:
         stream = getattr(container.streams, kind)[0]
-        return [(p.pts * p.time_base, bytes(p)) for p in container.demux(stream) if p.size]
+        return [((p.pts or 0) * p.time_base, bytes(p)) for p in container.demux(stream) if p.size]
 
 
 def test_round_trip_keeps_count_times_and_colours(tmp_path: Path) -> None:

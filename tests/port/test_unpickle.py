@@ -82,7 +82,7 @@ def test_legacy_storage_views(tmp_path: Path) -> None:
 @SAVERS
 def test_options_and_metadata_are_kept_inert(tmp_path: Path, save) -> None:
     class Namespace:  # what argparse.Namespace pickles to: NEWOBJ without arguments, BUILD with its dict
-        def __reduce_ex__(self, protocol: int) -> tuple:
+        def __reduce_ex__(self, protocol) -> tuple:
             return Name("argparse", "Namespace"), (), {"lr": 0.1, "device": Call(Name("torch", "device"), "cuda", 0)}
 
     sized = Call(Name("torch", "Size"), [2, 3])
@@ -116,7 +116,7 @@ def test_own_names_of_a_porter(tmp_path: Path) -> None:
     weight = np.arange(6, dtype=np.float32).reshape(2, 3)
 
     class Module:
-        def __reduce_ex__(self, protocol: int) -> tuple:
+        def __reduce_ex__(self, protocol) -> tuple:
             content = legacy_bytes(Stored(weight.ravel(), "17"))
             storage = Call(Name("torch.storage", "_load_from_bytes"), content)
             rebuilt = Call(Name("torch._utils", "_rebuild_tensor_v2"), storage, 0, (2, 3), (3, 1), False, {})

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.proto.event_pb2 import Event  # ty: ignore[missing-module-member] protobuf makes it at run time
 
 from nofa_jax.errors import UserError
 from nofa_jax.train.log import METRICS_FILE, MetricWriter, StepTimer, read_rows
