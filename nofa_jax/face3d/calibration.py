@@ -2,6 +2,11 @@
 
 The numbers come from data_prep/calibrate_landmarks.py, which writes calibration.json beside this file. A model that was
 not measured (BFM) gets no offsets and the mean scatter of those that were.
+
+Some things are known to differ between drawn heads and people, and are not taken over. Where the hair of a brow grows is
+personal, while every drawn head has it at the same place of the mesh: each person may have their own brow height, or it
+would be mistaken for a frown. A drawn expression moves MediaPipe's scores too little: slopes above 1 are not used. And
+drawn heads are hardly ever at rest, people often: a score of 0 means a weight of 0, so positive intercepts are not used.
 """
 
 import dataclasses
@@ -17,6 +22,8 @@ from nofa_jax.face3d.mediapipe import MEDIAPIPE_BLENDSHAPES
 from nofa_jax.face3d.model import WORLD_PER_CM, MorphableModel
 
 TABLE = Path(__file__).with_name("calibration.json")
+BROWS = slice(17, 27)
+BROW_HEIGHT_CM = 0.3  # deviation of the personal height of both brows
 UNMEASURED_SCORE = (1.0, 0.0, 0.25)  # slope, intercept, deviation of a score without a row
 
 
@@ -25,6 +32,7 @@ class Calibration:
     """Of one model. 2D lengths in crop widths, 3D lengths in world units."""
 
     offset: Float[np.ndarray, "68 3"]  # MediaPipe's point minus the model's, head axes
+    personal: Float[np.ndarray, "p 68 3"]  # one deviation of further offsets that differ from person to person
     deviation: Float[np.ndarray, " 68"]  # scatter of the points about that
     gap_deviation: Float[np.ndarray, " g"]  # scatter of the openings of lids and lips (fit_solver.GAPS)
     slope: Float[np.ndarray, " 52"]  # weight = intercept + slope * score, with this deviation
@@ -38,6 +46,7 @@ def _exact() -> Calibration:
     gaze = np.array(["eyeLook" in name for name in MEDIAPIPE_BLENDSHAPES])
     return Calibration(
         offset=np.zeros((68, 3)),
+        personal=np.zeros((1, 68, 3)),
         deviation=deviation,
         gap_deviation=np.full(7, 0.002),
         slope=np.ones(52),
@@ -59,10 +68,11 @@ def calibration_for(model: MorphableModel) -> Calibration:
     offset = np.mean([row["offset_cm"] for row in rows], axis=0) * WORLD_PER_CM
     return Calibration(
         offset=offset if measured else np.zeros_like(offset),
+        personal=_brow_height(BROW_HEIGHT_CM * WORLD_PER_CM),
         deviation=np.mean([row["deviation"] for row in rows], axis=0) / 1000,
         gap_deviation=np.mean([row["gap_deviation"] for row in rows], axis=0) / 1000,
-        slope=scores[:, 0],
-        intercept=scores[:, 1],
+        slope=np.minimum(scores[:, 0], 1.0),
+        intercept=np.minimum(scores[:, 1], 0.0),
         score_deviation=scores[:, 2],
     )
 
@@ -78,6 +88,12 @@ def mirror68() -> np.ndarray:
     for a, b in pairs:
         mirror[a], mirror[b] = b, a
     return mirror
+
+
+def _brow_height(deviation: float) -> Float[np.ndarray, "1 68 3"]:
+    axis = np.zeros((1, 68, 3))
+    axis[:, BROWS, 1] = deviation
+    return axis
 
 
 @functools.cache

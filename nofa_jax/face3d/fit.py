@@ -91,7 +91,10 @@ def fit_landmarks(
     shape = _shape(model, calibration)
     frames = len(points)
     obs = _observe(model, np.asarray(points), scores, calibration, options)
-    state = _start(shape, obs, np.zeros(len(shape.id_basis), np.float32) if alpha is None else alpha)
+    known = np.zeros(len(shape.id_basis), np.float32)
+    if alpha is not None:
+        known[: len(alpha)] = alpha
+    state = _start(shape, obs, known)
     if alpha is None:
         key = np.unique(np.linspace(0, frames - 1, min(frames, KEYFRAMES)).round().astype(int))
         solved = _iterate(arrow_step, shape, _take(obs, key), _take_state(state, key), options)
@@ -112,11 +115,11 @@ def fit_landmarks(
 
 
 def _shape(model: MorphableModel, calibration: Calibration) -> Shape:
-    """The 68 points of the model, where the detector sees them."""
+    """The 68 points of the model, where the detector sees them; personal offsets follow the identity's axes."""
     index = np.asarray(model.landmark_index)
     return Shape(
         mean=(np.asarray(model.mean)[index] + calibration.offset).astype(np.float32),
-        id_basis=np.asarray(model.id_basis)[:, index],
+        id_basis=np.concatenate([np.asarray(model.id_basis)[:, index], calibration.personal]).astype(np.float32),
         exp_basis=np.asarray(model.exp_basis)[:, index],
     )
 
@@ -256,12 +259,14 @@ def _put(state: State, rows: np.ndarray, solved: State) -> State:
 
 def _result(shape: Shape, state: State, calibration: Calibration) -> FitResult:
     u, _, vt = np.linalg.svd(np.asarray(state.rotation, np.float64))  # float32 products drift by 1e-6
-    own = shape.replace(mean=(shape.mean - calibration.offset).astype(np.float32))
+    personal = len(calibration.personal)
+    alpha = np.asarray(state.alpha)[: len(state.alpha) - personal]
+    own = shape.replace(mean=(shape.mean - calibration.offset).astype(np.float32), id_basis=shape.id_basis[:-personal])
     return FitResult(
-        alpha=np.asarray(state.alpha),
+        alpha=alpha,
         beta=np.asarray(state.beta),
         rotation=u @ vt,
         translation=np.asarray(state.translation, np.float64),
-        landmarks=np.asarray(project(own, state)),
+        landmarks=np.asarray(project(own, state.replace(alpha=alpha))),
         detector=np.asarray(project(shape, state)),
     )
