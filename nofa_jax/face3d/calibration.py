@@ -3,10 +3,11 @@
 The numbers come from data_prep/calibrate_landmarks.py, which writes calibration.json beside this file. A model that was
 not measured (BFM) gets no offsets and the mean scatter of those that were.
 
-Some things are known to differ between drawn heads and people, and are not taken over. Where the hair of a brow grows is
-personal, while every drawn head has it at the same place of the mesh: each person may have their own brow height, or it
-would be mistaken for a frown. A drawn expression moves MediaPipe's scores too little: slopes above 1 are not used. And
-drawn heads are hardly ever at rest, people often: a score of 0 means a weight of 0, so positive intercepts are not used.
+Some things are known to differ between drawn heads and people, and are not taken over. Where the hair of a brow grows
+is personal, while every drawn head has it at the same place of the mesh: each person may have their own brow height, or
+it would be mistaken for a frown. A drawn expression moves MediaPipe's scores too little: slopes above 1 are not used.
+And drawn heads are hardly ever at rest, people often: a score of 0 means a weight of 0, so positive intercepts are not
+used.
 """
 
 import dataclasses
