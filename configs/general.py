@@ -156,5 +156,6 @@ def make_small(config: ConfigDict) -> None:
         {"l2": 6.0, "lpips": 0.3, "mouth_l2": 1.0, "mouth_lpips": 0.15, "id": 0.1, "latent": 0.0002}
         | {"raw_l2": 2.0, "mask": 1.0}
     )
-    config.finetune.learning_rate = 2e-3
+    config.finetune.learning_rate = 4e-3
+    config.finetune.losses.update({"l2": 4.0, "lpips": 0.5})
     config.init_from = ConfigDict({"generator": "", "encoder": ""})

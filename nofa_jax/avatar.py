@@ -90,7 +90,7 @@ class Avatar:
             source = _source_frame(matte.image, matte.mask, tracked)
         else:
             source = _source_frame(apply_crop(pixels, tracked.crop[0], size), np.ones((size, size)), tracked)
-        volume = _volume(model, build.uses_compensation(config), variables, source.image)
+        volume = _volume(model, True, variables, source.image)
         avatar = cls(config=config, model=model, variables=variables, head=head, volume=volume, photo=source)
         return avatar.finetuned(finetune_steps)
 

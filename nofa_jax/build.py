@@ -91,8 +91,8 @@ def _check_sizes(config: ConfigDict) -> None:
         ),
         f"model.compensation.channels must begin with the generator's feature width, {feature}": tuple(
             m.compensation.channels
-        )[0]
-        == feature,
+        )[:1]
+        == (feature,),
         "data.size must equal model.output_size": config.data.size == m.output_size,
         "train.window must be at most model.rendering_resolution": 0 <= t.window <= m.rendering_resolution,
         "train.steps, batch_size, targets_per_source and the *_every intervals must be at least 1": min(
@@ -146,10 +146,10 @@ def init_variables(config: ConfigDict, model: NOFA, counts: tuple[int, int], key
 
 
 def rendering(config: ConfigDict, stage: ConfigDict | None = None) -> Rendering:
-    """How a stage renders; without a stage: whole images, deterministic, as evaluation and the product do."""
+    """How a stage renders; without a stage: whole images, deterministic, C on, as evaluation and the product do."""
     m, t = config.model, config.train
-    if stage is None:
-        return Rendering(m.rendering_resolution, m.output_size, compensate=uses_compensation(config), jitter=False)
+    if stage is None:  # C is exactly zero until a stage or a photo trains it
+        return Rendering(m.rendering_resolution, m.output_size, compensate=True, jitter=False)
     return Rendering(
         resolution=m.rendering_resolution,
         output_size=m.output_size,
@@ -158,11 +158,6 @@ def rendering(config: ConfigDict, stage: ConfigDict | None = None) -> Rendering:
         compensate=stage.compensate,
         self_supervised=stage.self_supervised,
     )
-
-
-def uses_compensation(config: ConfigDict) -> bool:
-    """Whether any stage of the run trains C; untrained, C is exactly zero and need not be computed."""
-    return any(config.stage[name].compensate for name in config.stages)
 
 
 def morphable_model(config: ConfigDict) -> MorphableModel:
