@@ -114,6 +114,11 @@ def network_file(tensors: dict[str, np.ndarray], init_kwargs: dict, resolution: 
         "G_ema": module(tensors, **{**own, **attributes}),
         "augment_pipe": None,
     }
+    return write(tree)
+
+
+def write(tree: Any) -> bytes:
+    """Any tree with the marks above, in NVIDIA's protocol."""
     file = io.BytesIO()
     _Pickler(file, protocol=4).dump(tree)
     return file.getvalue()
