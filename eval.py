@@ -5,12 +5,13 @@ scores) and grids to WORKDIR/eval. The first evaluation on a data set also train
 it, and caches it.
 """
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 from absl import flags
 
-from nofa_jax import build, compile_cache
+from nofa_jax import allocator, build, compile_cache
 from nofa_jax.cli import run_main
 from nofa_jax.data.records import open_dataset
 from nofa_jax.errors import UserError
@@ -27,6 +28,7 @@ from nofa_jax.metrics.protocol import (
 from nofa_jax.metrics.report import bars_table, check_bars, protocol_block, results_table, write_report
 from nofa_jax.metrics.train_regressor import cached_regressor
 from nofa_jax.progress import log
+from nofa_jax.train import checkpoint
 from nofa_jax.train.digest import params_digest
 from nofa_jax.train.provenance import describe_run
 
@@ -44,8 +46,10 @@ PICTURES = 12  # pairs shown in the grids
 
 
 def main() -> int:
+    allocator.keep_freed_memory()
     compile_cache.enable()
-    config, model, variables = build.load(WORKDIR.value, STEP.value)
+    step = checkpoint.load(WORKDIR.value, ("ema", "constants"), STEP.value).step  # the newest that is good
+    config, model, variables = build.load(WORKDIR.value, step)
     dataset = open_dataset(DATA.value) if DATA.value else build.dataset(config)
     pairs = load_pairs(dataset, SPLIT.value, PAIRS.value, SEED.value)
     people = load_views(dataset, SPLIT.value, IDENTITIES.value, SEED.value)
@@ -55,7 +59,8 @@ def main() -> int:
             f"{dataset.path} has pictures of {size} pixels, but the model makes {made}: give another --data"
         )
     regressor = cached_regressor(dataset)
-    avatar_of = model_avatar(model, build.rendering(config))
+    # With C whether or not the run trained it: untrained it adds zero, and fine-tuning needs it.
+    avatar_of = model_avatar(model, dataclasses.replace(build.rendering(config), compensate=True))
     avatar = avatar_of(variables)
 
     shown = np.linspace(0, len(pairs) - 1, min(PICTURES, len(pairs))).astype(int)
@@ -77,7 +82,7 @@ def main() -> int:
         regressor,
         split=SPLIT.value,
         seed=SEED.value,
-        checkpoint={"params_sha256": params_digest(variables["params"]), "workdir": WORKDIR.value},
+        checkpoint={"step": step, "params_sha256": params_digest(variables["params"]), "workdir": WORKDIR.value},
         finetuning={"identities": len(people), "steps": STEPS.value},
         run=describe_run(),
     )

@@ -20,6 +20,7 @@ from nofa_jax.data.writer import encode_record, write_dataset
 from nofa_jax.errors import UserError
 from nofa_jax.metrics.expression import Regressor, to_uint8
 from nofa_jax.metrics.protocol import METHODS
+from nofa_jax.train import checkpoint
 from nofa_jax.train.step import Rendering
 from tests.metrics.fakes import EXP_NAMES, SIZE, frames, read
 
@@ -97,13 +98,14 @@ def evaluated(script, tmp_path, monkeypatch):
 
     class ToyRegressor(Regressor):
         fingerprint = "toy"
-        __call__ = staticmethod(read)
+        __call__ = staticmethod(read)  # ty: ignore[incompatible-attribute-override]
 
     def finetuner(variables, photo, steps, show_progress):
         assert photo.image.shape[0] == 1
         assert steps == 30
         return SimpleNamespace(variables={"params": {"error": np.float32(0.02)}})
 
+    monkeypatch.setattr(checkpoint, "load", lambda workdir, items, step=None: SimpleNamespace(step=70))
     monkeypatch.setattr(build, "load", lambda workdir, step=None: (config, ToyModel(), variables))
     monkeypatch.setattr(build, "dataset", lambda config: open_dataset(path))
     monkeypatch.setattr(build, "rendering", lambda config: Rendering(resolution=SIZE, output_size=SIZE))
@@ -139,6 +141,7 @@ def test_metrics_of_a_known_model(evaluated):
     assert protocol["resolution"] == SIZE
     assert protocol["background"] == "white"
     assert protocol["seeds"] == {"pairs": 0, "finetuning": 0}
+    assert protocol["checkpoint"]["step"] == 70
     assert len(protocol["checkpoint"]["params_sha256"]) == 64
     assert protocol["regressor"] == {"fingerprint": "toy", "accuracy": {"aed": 0.0}}
     assert {"git", "date", "ssim", "crop", "value_range"} <= protocol.keys()
