@@ -123,10 +123,8 @@ class Deformation(nn.Module):
             condition = jnp.concatenate([id_coeff * self.id_gain, condition], axis=-1)
         encoded = positional_encoding(points * (2.0 / self.box_warp), self.octaves, progress)
         tiny = nn.initializers.normal(stddev=self.output_scale)
-        offset = ConditionedMLP(self.depth, self.width, self.skip, 3, tiny, self.dtype, name="d_net")(
-            encoded, condition
-        )
-        offset = offset.astype(jnp.float32)
+        d_net = ConditionedMLP(self.depth, self.width, self.skip, 3, tiny, self.modulate, self.dtype, name="d_net")
+        offset = d_net(encoded, condition).astype(jnp.float32)
         if self.use_weight_net:
             w_net = ConditionedMLP(self.weight_depth, self.weight_width, None, 1, tiny, False, self.dtype, name="w_net")
             weight = jax.nn.sigmoid(w_net(encoded, condition).astype(jnp.float32))
