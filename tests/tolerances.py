@@ -63,3 +63,6 @@ FID_ATOL = 1e-5
 
 # Grey levels of 255 after TensorFlow 1's resize, against the official float32 run: a few float32 roundings of 255.
 TF1_RESIZE_ATOL = 2e-4
+
+# 1 - cosine of embeddings through `nofa port run`, float32 against float64 (measured 8e-13 at most).
+PORT_RUN_COSINE = 1e-11
