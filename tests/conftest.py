@@ -1,8 +1,11 @@
 """Settings that hold for every test."""
 
 import os
+import signal
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # started in a shell's background: children would ignore Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import jax
 import pytest

@@ -28,8 +28,11 @@ def start(cache: Path, config: str, workdir: Path, *options: str) -> subprocess.
 
 
 def run(cache: Path, config: str, workdir: Path, *options: str) -> tuple[int, str, str]:
-    process = start(cache, config, workdir, *options)
-    out, err = process.communicate(timeout=900)
+    with start(cache, config, workdir, *options) as process:
+        try:
+            out, err = process.communicate(timeout=900)
+        finally:
+            process.kill()
     return process.returncode, out, err
 
 
