@@ -30,7 +30,7 @@ def nofa(*words: str | Path) -> int:
     """Exit code of the command line."""
     with pytest.raises(SystemExit) as end, fast_compile():
         main(["port", *map(str, words)])
-    return end.value.code or 0
+    return int(end.value.code or 0)
 
 
 @pytest.fixture(autouse=True)
