@@ -26,6 +26,7 @@ from nofa_jax.models.renderer import Decoder, VolumeRenderer
 from nofa_jax.models.superres import SuperResolution
 from nofa_jax.ops.resample import resize
 from nofa_jax.port.files import load_ported
+from nofa_jax.port.init import load_initial
 from nofa_jax.progress import log
 from nofa_jax.train.finetune import Finetuner
 from nofa_jax.train.objective import Distance, Objective
@@ -195,6 +196,8 @@ def initial_state(config: ConfigDict, model: NOFA, data: Dataset, stages: list[S
     )
     if warm and config.warm_start.encoder_batches:
         variables = calibrate_encoder(model, variables, data, config.warm_start.encoder_batches)
+    if warm:
+        variables = load_initial(variables, model, config.init_from)
     params = dict(variables.pop("params"))
     if warm and config.warm_start.steps:
         records = np.linspace(0, data.num_frames("train") - 1, min(512, data.num_frames("train"))).astype(int)
@@ -261,7 +264,7 @@ def _identity(name: str, stand_ins: bool) -> tuple[str, Distance]:
     if name == "arcface-irse50":
         path = weight_path("ir_se50")
         if path.exists():
-            embed = functools.partial(IRSE50().apply, load_ported(path)[0])
+            embed = functools.partial(IRSE50().apply, load_ported(path, "arcface-irse50")[0])
             return name, lambda a, b: identity.cosine_distance(embed(a), embed(b))
         if not stand_ins:
             raise UserError(f"config.train.identity={name} needs its weights: {missing_message('ir_se50')}")
