@@ -250,7 +250,7 @@ def _restrict(hessian: Float[Array, "f d d"], free: Float[Array, "f d"]) -> Floa
 
 def _damped(hessian: Float[Array, "*f d d"], damping: Float[Array, ""]) -> Float[Array, "*f d d"]:
     """Marquardt: each diagonal entry grows in proportion."""
-    eye = jnp.eye(hessian.shape[-1])
+    eye = jnp.broadcast_to(jnp.eye(hessian.shape[-1]), hessian.shape)
     return hessian + eye * (damping * jnp.abs(hessian) + FLOOR)
 
 
