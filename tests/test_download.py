@@ -34,7 +34,7 @@ class Server(ThreadingHTTPServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: Server  # ty: ignore[incompatible-mutable-override]
 
     def do_GET(self) -> None:
         s = self.server
@@ -61,7 +61,7 @@ class Handler(BaseHTTPRequestHandler):
         body = s.content[start:]
         self.wfile.write(body[: s.breaks.pop(0)] if s.breaks else body)
 
-    def log_message(self, *args: object) -> None:
+    def log_message(self, *args: object) -> None:  # ty: ignore[incompatible-method-override]
         pass
 
 
