@@ -5,6 +5,7 @@ encoder's trunk.
 from collections.abc import Mapping
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -46,7 +47,7 @@ def load_initial(variables: Tree, model: NOFA, names: Mapping[str, str]) -> dict
         tree, facts = load_ported(path)
         new, roots = _take(part, tree, facts, model, f"init_from.{part}={path}")
         _check(flat, new, roots, f"init_from.{part}={path}")
-        flat |= new
+        flat |= {key: jnp.asarray(value) for key, value in new.items()}
         log(f"{part} starts from {path.name}: {len(new)} tensors of {facts.get('source', 'a ported file')}")
     return traverse_util.unflatten_dict(flat, sep="/")
 
