@@ -33,7 +33,8 @@ from nofa_jax.face3d.pose import RIGID_68, weak_perspective
 
 KEYFRAMES = 48  # for alpha
 WINDOW, OVERLAP = 192, 16  # frames solved jointly; frames shared by neighbouring windows
-BATCHES = (1, 8, KEYFRAMES, WINDOW)  # batches are padded to one of these, so that few programs are compiled
+BATCHES = (1, 8, KEYFRAMES, 96, WINDOW)  # batches are padded to one of these, so that few programs are compiled
+CONVERGED = 1e-4  # relative fall of the energy at which a stage ends
 GAP = 0.5  # seconds; frames farther apart are not linked in time
 JAW = 17
 JAW_HIDDEN_DEG = 25.0  # of yaw, from which on the far jaw line does not count
@@ -48,11 +49,11 @@ class FitOptions:
     beta_floor: float = 0.05  # no weight is taken to be known better from a score alone
     distance: float = 0.03  # world units, of the camera's distance about EG3D's 2.7
     # Change of what rests within 1/25 s; grows with the root of time.
-    rotation_step: float = 0.001
+    rotation_step: float = 0.0005
     translation_step: tuple[float, float, float] = (0.0003, 0.0003, 0.002)
     beta_step: float = 0.01
-    speed_sigma: float = 0.12  # seconds over which the speed of what moves is averaged
-    iterations: int = 8  # of each of the three stages
+    speed_sigma: float = 0.16  # seconds over which the speed of what moves is averaged
+    iterations: int = 10  # at most, of each of the three stages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +160,9 @@ def _step_weights(state: State, times: np.ndarray, options: FitOptions) -> np.nd
     since = np.where(linked, since, 1 / 25)
     turn = np.einsum("fij,fkj->fik", np.roll(state.rotation, -1, axis=0), state.rotation)
     others = np.concatenate([state.translation, state.beta], axis=1)
-    change = np.concatenate([np.asarray(rotation_vector(turn)), np.roll(others, -1, axis=0) - others], axis=1)
+    change = np.concatenate(
+        [np.asarray(rotation_vector(jnp.asarray(turn))), np.roll(others, -1, axis=0) - others], axis=1
+    )
     velocity = np.where(linked[:, None], change / since[:, None], 0.0)
     spread = max(1, round(3 * options.speed_sigma / np.median(since)))  # frames
     near = np.clip(np.arange(frames)[:, None] + np.arange(-spread, spread + 1), 0, frames - 1)
@@ -217,11 +220,14 @@ def _iterate(step: Callable, shape: Shape, obs: Observation, state: State, optio
     linked = (np.arange(size) < frames - 1).astype(np.float32)
     padded = padded.replace(step_weight=padded.step_weight * linked[:, None])
     shape, padded, moving = jax.device_put((shape, padded, _take_state(state, rows)))
-    damping = jnp.float32(1e-3)
+    damping, before = jnp.float32(1e-3), np.inf
     for i in range(options.iterations):
         # Far from the solution every residual is large, so none is treated as an outlier at first.
-        outlier = jnp.float32(options.outlier * max(1.0, 8.0 * 0.5**i))
-        moving, damping, _ = step(shape, padded, moving, damping, outlier)
+        tolerance = max(1.0, 8.0 * 0.5**i)
+        moving, damping, energy = step(shape, padded, moving, damping, jnp.float32(options.outlier * tolerance))
+        if tolerance == 1.0 and before - float(energy) < CONVERGED * before:
+            break
+        before = float(energy) if tolerance == 1.0 else np.inf
     return _take_state(jax.device_get(moving), np.arange(frames))
 
 
