@@ -1,10 +1,10 @@
 """Parity of every ported network with the original code, through the commands that users have.
 
-    NOFA_SHARED=<parity data> python benchmarks/parity.py [KIND …]
+    NOFA_SHARED=<parity data> python benchmarks/parity.py [--bfloat16] [KIND …]
 
 For each kind: writes a file as published with rule-made weights, ports it, runs both files on the stored inputs and
 compares with the original's float64 results. Prints the table of docs/parity.md. The full-size networks need up to
-6 GB and some minutes each.
+6 GB and some minutes each. --bfloat16: convolutions in that type instead, through the same code without the commands.
 """
 
 import sys
@@ -12,11 +12,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from nofa_jax.__main__ import dispatch
+from nofa_jax.port.kinds import KINDS, port_source
+from nofa_jax.port.source import read_source
 from tests.port.published import CASES, Case
 
 
@@ -40,12 +43,20 @@ def measure(case: Case, folder: Path) -> tuple[dict[str, float], float]:
         return case.compare(dict(b)), seconds
 
 
+def measure_bfloat16(case: Case) -> tuple[dict[str, float], float]:
+    ported = port_source(case.kind, read_source(case.file, case.heads))
+    network = KINDS[case.kind].build(ported.options, jnp.bfloat16)
+    start = time.perf_counter()
+    return case.compare(network.run(ported.variables, case.inputs)), time.perf_counter() - start
+
+
 def main() -> None:
-    rows = []
-    for name in sys.argv[1:] or CASES:
+    rows, names = [], [name for name in sys.argv[1:] if name != "--bfloat16"]
+    low = "--bfloat16" in sys.argv
+    for name in names or CASES:
         with tempfile.TemporaryDirectory() as folder:
             case = CASES[name](Path(folder))
-            errors, seconds = measure(case, Path(folder))
+            errors, seconds = measure_bfloat16(case) if low else measure(case, Path(folder))
         for output, error in errors.items():
             own = f"{case.own[output]:.1e}" if output in case.own else ""
             rows.append(f"| {name} | {output} | {error:.1e} | {own} |")

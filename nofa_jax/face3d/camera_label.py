@@ -1,4 +1,4 @@
-"""EG3D's camera labels from the pose coefficients of Deep3DFaceRecon, as EG3D's preprocessing scripts make them. Numpy."""
+"""EG3D's camera labels from Deep3DFaceRecon's pose coefficients, as EG3D's preprocessing scripts make them. Numpy."""
 
 import numpy as np
 from jaxtyping import Float

@@ -18,11 +18,11 @@ RAYS_AT_ONCE = 128 * 128  # of all images together: about 1 GiB at 96 samples a 
 MAX_RESOLUTION = 1024  # rays per side
 
 
-def eg3d_network(options: Mapping[str, Any]) -> Network:
-    """The network that `port.eg3d.generator_config_from` described."""
+def eg3d_network(options: Mapping[str, Any], dtype: Any = jnp.float32) -> Network:
+    """The network that `port.eg3d.generator_config_from` described; rays and points are always float32."""
     superres = {**options["superres"], "channels": tuple(options["superres"]["channels"])}
-    axes = tuple(tuple(pair) for pair in options["renderer"]["plane_axes"])
-    model = model_from({**options, "superres": superres, "renderer": {**options["renderer"], "plane_axes": axes}})
+    renderer = {**options["renderer"], "plane_axes": tuple(map(tuple, options["renderer"]["plane_axes"]))}
+    model = model_from({**options, "superres": superres, "renderer": renderer}, dtype=dtype)
     return Network(abstract_variables(model), lambda variables, inputs: run(model, variables, inputs))
 
 

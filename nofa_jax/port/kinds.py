@@ -43,7 +43,7 @@ class Kind:
     inputs: Mapping[str, Input]
     outputs: str
     port: Callable[[Source], Ported]
-    build: Callable[[Mapping[str, Any]], Network]
+    build: Callable[..., Network]  # of the options and a dtype
     also: tuple[str, ...] = ()  # other kinds whose files this kind accepts
 
 

@@ -1,7 +1,8 @@
 """The networks behind the kinds of `port.kinds`: built from a ported file's options, run on named arrays.
 
-Every `…_network(options)` gives the variables' shapes and a function from (variables, inputs) to named outputs, both
-numpy. Images go through a few at a time, so that memory does not grow with their number.
+Every `…_network(options, dtype)` gives the variables' shapes and a function from (variables, inputs) to named outputs,
+both numpy; `dtype` is what the convolutions compute in. Images go through a few at a time, so that memory does not grow
+with their number.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,9 +43,9 @@ def in_batches(function: Callable[..., dict[str, jax.Array]], size: int, *inputs
     return {name: np.concatenate([np.asarray(part[name]) for part in parts]) for name in parts[0]}
 
 
-def _image_network(model: nn.Module, size: int, output: str, rows: int, dtype: Any = jnp.float32) -> Network:
+def _image_network(model: nn.Module, size: int, output: str, rows: int, pixels: Any = jnp.float32) -> Network:
     """A network from one image to one array."""
-    target = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), dtype))
+    target = jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, size, size, 3), pixels))
 
     def run(variables: Variables, inputs: Arrays) -> Arrays:
         apply = jax.jit(lambda v, image: {output: model.apply(v, image)})
@@ -54,28 +55,28 @@ def _image_network(model: nn.Module, size: int, output: str, rows: int, dtype: A
     return Network(target, run)
 
 
-def irse50_network(options: Mapping[str, Any]) -> Network:
-    return _image_network(IRSE50(), 256, "embedding", rows=16)
+def irse50_network(options: Mapping[str, Any], dtype: Any = jnp.float32) -> Network:
+    return _image_network(IRSE50(dtype=dtype), 256, "embedding", rows=16)
 
 
-def iresnet_network(options: Mapping[str, Any]) -> Network:
-    return _image_network(IResNet(IRESNET_UNITS[options["depth"]]), FACE_SIZE, "embedding", rows=16)
+def iresnet_network(options: Mapping[str, Any], dtype: Any = jnp.float32) -> Network:
+    return _image_network(IResNet(IRESNET_UNITS[options["depth"]], dtype=dtype), FACE_SIZE, "embedding", rows=16)
 
 
-def inception_network(options: Mapping[str, Any]) -> Network:
-    return _image_network(FIDInception(), INPUT_SIZE, "features", rows=8, dtype=jnp.uint8)
+def inception_network(options: Mapping[str, Any], dtype: Any = jnp.float32) -> Network:
+    return _image_network(FIDInception(dtype=dtype), INPUT_SIZE, "features", rows=8, pixels=jnp.uint8)
 
 
-def deep3d_network(options: Mapping[str, Any]) -> Network:
-    return _image_network(Deep3DRecon(), IMAGE_SIZE, "coeffs", rows=8)
+def deep3d_network(options: Mapping[str, Any], dtype: Any = jnp.float32) -> Network:
+    return _image_network(Deep3DRecon(dtype=dtype), IMAGE_SIZE, "coeffs", rows=8)
 
 
-def gfpgan_network(options: Mapping[str, Any]) -> Network:
-    return _image_network(GFPGAN(), 512, "image", rows=1)
+def gfpgan_network(options: Mapping[str, Any], dtype: Any = jnp.float32) -> Network:
+    return _image_network(GFPGAN(dtype=dtype), 512, "image", rows=1)
 
 
-def lpips_network(options: Mapping[str, Any]) -> Network:
-    model = build_lpips(options["net"])
+def lpips_network(options: Mapping[str, Any], dtype: Any = jnp.float32) -> Network:
+    model = build_lpips(options["net"], dtype)
 
     def run(variables: Variables, inputs: Arrays) -> Arrays:
         apply = jax.jit(lambda v, a, b: {"distance": model.apply(v, a, b)})
@@ -85,12 +86,12 @@ def lpips_network(options: Mapping[str, Any]) -> Network:
     return Network(abstract_lpips(options["net"]), run)
 
 
-def encoder_network(options: Mapping[str, Any]) -> Network:
+def encoder_network(options: Mapping[str, Any], dtype: Any = jnp.float32) -> Network:
     """e4e's encoder with options["codes"] style codes; 0: the trunk alone, which gives the features but no codes."""
     count = options["codes"]
     if type(count) is not int or not 0 <= count <= 64:
         raise ValueError(f"codes is {count!r}")
-    model = Encoder(num_ws=count) if count else IRSETrunk()
+    model = Encoder(num_ws=count, dtype=dtype) if count else IRSETrunk(dtype=dtype)
     image = jax.ShapeDtypeStruct((1, 256, 256, 3), jnp.float32)
     target = dict(jax.eval_shape(model.init, jax.random.key(0), image))
     if options.get("latent_avg"):
@@ -111,8 +112,8 @@ def encoder_network(options: Mapping[str, Any]) -> Network:
     return Network(target, run)
 
 
-def bfm_network(options: Mapping[str, Any]) -> Network:
-    """The face model; options are its sizes, see `port.bfm.abstract_arrays`."""
+def bfm_network(options: Mapping[str, Any], dtype: Any = jnp.float32) -> Network:
+    """The face model, always float32; options are its sizes, see `port.bfm.abstract_arrays`."""
 
     def apply(arrays: Mapping[str, jax.Array], coeffs: jax.Array) -> dict[str, jax.Array]:
         model = BaselFaceModel(**arrays)
