@@ -28,7 +28,7 @@ def read_npz(path: str | Path, required: Iterable[str] = (), what: str = "file")
         raise UserError(f"{path}: no such {what} (expected an .npz file)")
     try:
         arrays = _read_members(path, what)
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, SyntaxError, NotImplementedError) as e:
+    except (zipfile.BadZipFile, EOFError, MemoryError, OSError, ValueError, SyntaxError, NotImplementedError) as e:
         raise UserError(f"{path}: not a readable {what} (.npz): {e}") from e
     require(path, arrays, required, what)
     return arrays

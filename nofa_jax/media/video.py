@@ -122,6 +122,8 @@ def _probe(path: Path) -> VideoInfo:
         if not container.streams.video:
             raise UserError(f"{path}: there is no video track in this file")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise UserError(f"{path}: the video is in a coding that this build of FFmpeg does not know")
         _check_size(path, stream.width, stream.height)
         losses = _Losses()
         first = next(_decode(container, stream, losses), None)

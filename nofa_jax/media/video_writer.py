@@ -151,7 +151,8 @@ class _Sound:
     @classmethod
     def open(cls, path: Path, target: Any) -> "_Sound | None":
         source = open_video(path)
-        codec = source.streams.audio[0].codec_context.name
+        context = source.streams.audio[0].codec_context
+        codec = "unknown" if context is None else context.name
         if codec in COPIED_AUDIO:
             return cls(source, target)
         source.close()

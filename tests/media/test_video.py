@@ -189,6 +189,32 @@ def test_damaged_tail_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert f"{reader.lost} lost" in line
 
 
+def test_unknown_coding(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", moving_square(3))
+    data = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(data.replace(b"avc1", b"xxxx"))
+    with pytest.raises(UserError, match=r"b\.mp4"):
+        VideoReader(tmp_path / "b.mp4")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_damaged_bytes_never_escape_as_other_errors(tmp_path: Path, seed: int) -> None:
+    """Reads to an end, with or without losses, or says what is wrong; no other exception, no endless clip."""
+    write(tmp_path / "a.mp4", moving_square(20))
+    data = (tmp_path / "a.mp4").read_bytes()
+    rng = np.random.default_rng(seed)
+    for _ in range(15):
+        spoilt = bytearray(data)
+        for place in rng.integers(0, len(data), rng.integers(1, 30)):
+            spoilt[place] = rng.integers(256)
+        path = tmp_path / "b.mp4"
+        path.write_bytes(spoilt)
+        try:
+            assert len(list(VideoReader(path))) <= 21
+        except UserError as error:
+            assert str(path) in str(error)  # noqa: PT017  most, but not all, are refused
+
+
 def test_every_shared_video() -> None:
     folder = shared_path("faces")
     for entry in json.loads((folder / "manifest.json").read_text())["files"]:
