@@ -1,6 +1,7 @@
 """A training run of random parameters on disk, and media that need no detector: a rendered head as photo and driver."""
 
 import dataclasses
+import functools
 from fractions import Fraction
 from pathlib import Path
 
@@ -25,17 +26,21 @@ from tests.quick import fast_compile
 SIZE = 160  # pixels of the rendered media
 
 
-def save_tiny_run(workdir: Path, ict: str = "", **changes) -> Path:
-    """What train.py leaves behind, with random parameters; `changes` are fields of config.model."""
+@functools.cache
+def _random_variables() -> dict:
+    config, head = tiny_config(), load_morphable_model("procedural")
+    model = build.build_model(config)
+    with fast_compile():
+        return dict(build.init_variables(config, model, (head.num_id, head.num_exp), jax.random.key(0)))
+
+
+def save_tiny_run(workdir: Path, ict: str = "") -> Path:
+    """What train.py leaves behind, with random parameters; `ict` names the file that the head is said to come from."""
     config = tiny_config().unlock()
-    config.model.update(changes)
     if ict:
         config.data.update({"head": "ict", "ict": ict})
     config.lock()
-    model = build.build_model(config)
-    head = load_morphable_model("procedural")
-    with fast_compile():
-        variables = dict(build.init_variables(config, model, (head.num_id, head.num_exp), jax.random.key(0)))
+    variables = dict(_random_variables())
     params = variables.pop("params")
     record_run(workdir, config, resuming=False)
     with Checkpointer(workdir) as checkpointer:
@@ -53,6 +58,19 @@ class Clip:
     points: np.ndarray  # [f,68,2] pixels
     cam2world: np.ndarray
     exp_coeff: np.ndarray
+
+    def repeated(self, times: int) -> "Clip":
+        """The same frames again and again, forwards and backwards."""
+        rows = np.tile(np.r_[0 : len(self.images), len(self.images) - 1 : -1 : -1], (times + 1) // 2)
+        rows = rows[: times * len(self.images)]
+        return dataclasses.replace(
+            self,
+            images=[self.images[i] for i in rows],
+            masks=[self.masks[i] for i in rows],
+            points=self.points[rows],
+            cam2world=self.cam2world[rows],
+            exp_coeff=self.exp_coeff[rows],
+        )
 
     def write_video(self, path: Path, rate: Fraction = Fraction(25)) -> Path:
         with VideoWriter(path, rate) as writer:
