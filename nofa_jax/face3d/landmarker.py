@@ -17,15 +17,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from nofa_jax.compile_cache import cache_dir
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.landmarks import NUM_LANDMARKS, LandmarkTrack
 from nofa_jax.face3d.mediapipe import MEDIAPIPE_BLENDSHAPES
 from nofa_jax.media.video import VideoReader
 from nofa_jax.progress import track as show_progress
+from nofa_jax.weights import WEIGHTS, weight_path
 
-URL = "https://storage.googleapis.com/mediapipe-models/face_landmarker/face_landmarker/float16/latest/face_landmarker.task"
-FILE = "face_landmarker.task"
-ENVIRONMENT = "NOFA_LANDMARKER"
+URL = WEIGHTS["face_landmarker"].url
 MAX_FACES = 10  # looked for in a photo
 
 
@@ -42,21 +42,17 @@ class Face:
         return float(np.prod(np.ptp(self.landmarks[:, :2], axis=0)))
 
 
-def cache_folder() -> Path:
-    """Where downloaded models are looked for: $NOFA_CACHE, else ~/.cache/nofa_jax."""
-    return Path(os.environ.get("NOFA_CACHE") or Path.home() / ".cache" / "nofa_jax")
-
-
 def find_landmarker(path: str | Path | None = None) -> Path:
     """The model file: `path`, else $NOFA_LANDMARKER, else face_landmarker.task in the cache folder.
 
     Raises:
         UserError: there is none (the message says where to get it and where to put it), or it is not complete.
     """
-    cached = cache_folder() / FILE
-    named = path or os.environ.get(ENVIRONMENT)
-    found = Path(named) if named else cached
-    how = f"download {URL} and give its path with --landmarker=, or in ${ENVIRONMENT}, or put it at {cached}"
+    found = Path(path) if path else weight_path("face_landmarker")
+    how = (
+        f"run `nofa weights fetch face_landmarker`, or download {URL} and give its path with --landmarker=, or in "
+        f"$NOFA_LANDMARKER, or put it at {cache_dir(WEIGHTS['face_landmarker'].source)}"
+    )
     if not found.is_file():
         raise UserError(f"{found}: the face landmarker's model is not there; {how}")
     try:

@@ -39,8 +39,8 @@ CODES = np.zeros((2, 14, 512), np.float32)
         ("eg3d", {"ws": CODES, "camera": CAMERA[:, :16]}, r"camera has shape \[2, 16\], wanted \[n, 25\]"),
         (
             "eg3d",
-            {"ws": CODES, "camera": CAMERA, "neural_rendering_resolution": np.float32(64)},
-            "neural_rendering_resolution is float32, wanted integer",
+            {"ws": CODES, "camera": CAMERA, "neural_rendering_resolution": np.array(64.0)},
+            "neural_rendering_resolution is float64, wanted integer",
         ),
     ],
 )
