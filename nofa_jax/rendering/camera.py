@@ -144,7 +144,7 @@ def sample_eg3d_poses(
 
 
 def _together(*values: ArrayLike) -> list[Float[Array, " n"]]:
-    return jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.asarray(value, float)) for value in values))
+    return list(jnp.broadcast_arrays(*(jnp.atleast_1d(jnp.asarray(value, float)) for value in values)))
 
 
 def _facing(centre: Float[Array, "n 3"], forward: Float[Array, "n 3"]) -> Float[Array, "n 4 4"]:
