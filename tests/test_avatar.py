@@ -28,6 +28,7 @@ def avatar(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Avatar:
     """Of the clip's only picture; its known landmarks take the detector's place."""
     run = save_tiny_run(tmp_path_factory.mktemp("run"))
     with pytest.MonkeyPatch.context() as patch, fast_compile():
+        patch.setattr(avatar_module, "find_landmarker", lambda path: path)
         patch.setattr(avatar_module, "track_photo", lambda pixels, head, *a, **k: fit_photo(head, clip.points[0]))
         return Avatar.from_image(clip.images[0], run, finetune_steps=0)
 
@@ -138,6 +139,7 @@ def test_turntable_swings_and_comes_back(avatar: Avatar, tmp_path: Path) -> None
     assert np.abs(frames[0] - frames[5]).mean() < np.abs(frames[0] - frames[2]).mean()
 
 
-def test_a_folder_without_a_run(tmp_path: Path, clip: Clip) -> None:
+def test_a_folder_without_a_run(tmp_path: Path, clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(avatar_module, "find_landmarker", lambda path: path)
     with pytest.raises(UserError, match="is not a training run"):
         Avatar.from_image(clip.images[0], tmp_path)

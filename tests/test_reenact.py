@@ -44,6 +44,7 @@ def media(clip: Clip, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def without_detector(clip: Clip, monkeypatch: pytest.MonkeyPatch) -> None:
     """The photo's known landmarks take the detector's place."""
     monkeypatch.setattr(compile_cache, "enable", lambda: None)
+    monkeypatch.setattr(avatar_module, "find_landmarker", lambda path: path)
     monkeypatch.setattr(avatar_module, "track_photo", lambda pixels, head, *a, **k: fit_photo(head, clip.points[5]))
 
 
