@@ -35,7 +35,7 @@ EXAMPLE = "python -m data_prep.synthesize --head=procedural --out=data/heads128 
 # In nofa_jax/face3d: what decides how a head looks. Tracking and fitting are not among it.
 GENERATOR_CODE = (
     *("model.py", "ict.py", "npz.py", "mediapipe.py", "procedural/*.py"),
-    *("appearance.py", "paint.py", "hair.py", "raster.py"),
+    *("appearance.py", "paint.py", "hair.py", "raster.py", "scene.py"),
 )
 SPLITS = ("train", "val", "test")
 MIN_CLIPS_FOR_WORKERS = 16  # below, starting a worker takes longer than rendering
