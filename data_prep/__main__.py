@@ -11,6 +11,7 @@ COMMANDS = {
     "synthesize": "clips of embedded heads as a data set",
     "check": "validate a data set and print its statistics",
     "show": "print one record and draw a contact sheet",
+    "portrait": "a portrait and a driving video of embedded heads, to try the product with",
 }
 
 

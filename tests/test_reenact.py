@@ -104,11 +104,13 @@ def test_frames_times_and_sound_are_the_drivers(media: Path, tmp_path: Path, cap
 
 @pytest.mark.usefixtures("without_detector")
 def test_grid_shows_source_driver_and_avatar(media: Path, tmp_path: Path, capsys) -> None:
-    code, _, err = reenact(capsys, media, tmp_path / "grid.mp4", "--grid")
+    code, _, err = reenact(capsys, media, tmp_path / "grid.mp4", "--grid", f"--sheet={tmp_path / 'sheet.png'}")
     assert code == 0, err
     frames = [frame.image.astype(int) for frame in VideoReader(tmp_path / "grid.mp4")]
     assert len(frames) == FRAMES
     assert frames[0].shape[1] >= 3 * 128
+    sheet = load_photo(tmp_path / "sheet.png")
+    np.testing.assert_array_equal(sheet, np.concatenate([frames[i] for i in (0, 2, 5, 8, 10)]))
     changed = np.abs(frames[-1] - frames[0]).mean(axis=(0, 2))
     third = len(changed) // 3
     assert changed[: third - 8].mean() < 1  # the source stands still, the driver moves
@@ -141,6 +143,7 @@ def test_a_failure_on_the_way_leaves_nothing_behind(media: Path, tmp_path: Path,
         (["--source=missing.png"], "missing.png: no such file"),
         (["--track=missing.npz"], "missing.npz"),
         (["--out=avatar.avi"], "ending in .mp4"),
+        (["--sheet=avatar.jpg"], "ending in .png"),
         (["--out=/nowhere/avatar.mp4"], "/nowhere does not exist"),
         (["--workdir=."], "not a training run"),
         (["--finetune_steps=-1"], "finetune_steps"),

@@ -7,10 +7,18 @@ video and renders every frame. The result has the driver's frame rate and sound.
 import argparse
 from typing import TYPE_CHECKING
 
+import numpy as np
+from jaxtyping import UInt8
+
+from nofa_jax.errors import UserError
+
 if TYPE_CHECKING:
     from nofa_jax.avatar import Avatar
+    from nofa_jax.media.video import VideoReader
 
 EXAMPLE = "nofa reenact --workdir=runs/quickstart --source=photo.jpg --driving=clip.mp4 --out=avatar.mp4 --grid"
+
+SHEET_FRAMES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--track", metavar="NPZ", help="precomputed landmark track of the video, instead of detecting")
     parser.add_argument("--out", required=True, metavar="MP4", help="video to write")
     parser.add_argument("--grid", action="store_true", help="show source | driver | avatar side by side")
+    parser.add_argument("--sheet", metavar="PNG", help="also write a picture of some frames of the video")
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +68,7 @@ def make_avatar(args: argparse.Namespace) -> "Avatar":
 
 def run(args: argparse.Namespace) -> None:
     from nofa_jax.face3d.track import track_clip
+    from nofa_jax.media.grid import write_png
     from nofa_jax.media.video import VideoReader
     from nofa_jax.media.video_writer import VideoWriter
     from nofa_jax.progress import log
@@ -66,7 +76,17 @@ def run(args: argparse.Namespace) -> None:
     # Whatever may be wrong with the files shows before the fine-tuning, which takes the time.
     reader = VideoReader(args.driving)
     writer = VideoWriter(args.out, reader.info.rate, reader.info)
+    if args.sheet and not args.sheet.lower().endswith(".png"):
+        raise UserError(f"--sheet={args.sheet}: the picture is a PNG file, give it a name ending in .png")
     avatar = make_avatar(args)
     tracked = track_clip(reader, avatar.head, args.landmarker, args.track)
     frames = avatar.finetuned(args.finetune_steps).drive(reader, tracked, writer, args.grid)
     log(f"wrote {args.out}: {frames} frames")
+    if args.sheet:
+        log(f"wrote {write_png(args.sheet, sheet(VideoReader(args.out), frames))}")
+
+
+def sheet(reader: "VideoReader", frames: int) -> UInt8[np.ndarray, "h w 3"]:
+    """SHEET_FRAMES of a video's frames, evenly spread, below each other."""
+    chosen = set(np.linspace(0, frames - 1, SHEET_FRAMES).round().astype(int))
+    return np.concatenate([frame.image for frame in reader if frame.index in chosen])
