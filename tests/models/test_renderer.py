@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 
 from nofa_jax.models.renderer import Decoder, VolumeRenderer
 from nofa_jax.rendering import camera, sampling
 from tests import tolerances
 from tests.eg3d_golden import check, golden
+from tests.models.random_init import random_variables
 
 OPTIONS = {
     "fixed": {},
@@ -77,18 +79,21 @@ class _Scene(nn.Module):
         return self.renderer(planes, rays, deform=self.deformation, key=key)
 
 
-def _scene(**fields):
-    decoder = Decoder(4, 8)
-    scene = _Scene(VolumeRenderer(decoder, **{"samples": 6, "importance_samples": 5} | fields), _Shift())
-    keys = jax.random.split(jax.random.key(0), 2)
-    planes = 3 * jax.random.normal(keys[0], (2, 3, 8, 8, 6))
+@functools.cache
+def _scene():
+    scene = _Scene(VolumeRenderer(Decoder(4, 8), samples=5, importance_samples=4), _Shift())
+    planes = 3 * jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, 8, 8, 6)), jnp.float32)
     poses = camera.look_at(jnp.array([0.3, -0.4]), jnp.array([0.1, 0.0]))
     rays = camera.make_rays(poses, jnp.tile(camera.fov_to_intrinsics(18.837)[None], (2, 1, 1)), 5)
-    variables = jax.jit(scene.init)(keys[1], planes, rays)
+    variables = random_variables(scene, planes, rays)
+    variables["params"]["deformation"]["offset"] = jnp.full((3,), 0.05)
     return scene, variables, planes, rays
 
 
-def _loss(scene, rays):
+@functools.cache
+def _loss(scene):
+    _, _, _, rays = _scene()
+
     def loss(variables, planes):
         out = scene.apply(variables, planes, rays)
         return jnp.square(out.features).mean() + out.depth.mean() + out.weights.mean()
@@ -98,15 +103,13 @@ def _loss(scene, rays):
 
 def test_chunks_and_remat_change_nothing():
     """Values and gradients, those of a bound deformation module's parameter included."""
-    scene, variables, planes, rays = _scene()
-    expected = _loss(scene, rays)(variables, planes)
+    scene, variables, planes, _rays = _scene()
+    expected = _loss(scene)(variables, planes)
     assert jnp.abs(expected[1][0]["params"]["deformation"]["offset"]).max() > 0
-    for fields in ({"ray_chunk": 7}, {"ray_chunk": 7, "remat": True}, {"ray_chunk": 100, "remat": True}):
-        chunked = scene.clone(renderer=dataclasses.replace(scene.renderer, **fields))
-        for a, b in zip(
-            jax.tree.leaves(_loss(chunked, rays)(variables, planes)), jax.tree.leaves(expected), strict=True
-        ):
-            np.testing.assert_allclose(a, b, rtol=tolerances.OPS_RTOL, atol=tolerances.OPS_ATOL)
+    chunked = scene.clone(renderer=dataclasses.replace(scene.renderer, ray_chunk=7, remat=True))
+    found = _loss(chunked)(variables, planes)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerances.OPS_RTOL, atol=tolerances.OPS_ATOL)
 
 
 def test_key_gives_random_but_repeatable_samples():
@@ -140,8 +143,9 @@ def test_opacity_is_a_fraction_and_a_window_of_rays_a_crop():
 
 
 def test_empty_planes_give_finite_gradients():
-    scene, variables, planes, rays = _scene()
-    variables["params"]["renderer"]["decoder"]["output_layer"]["bias"] = jnp.full((5,), -1e4)
-    value, gradients = _loss(scene, rays)(variables, jnp.zeros_like(planes))
+    scene, variables, planes, _rays = _scene()
+    flat = traverse_util.flatten_dict(variables)
+    flat["params", "renderer", "decoder", "output_layer", "bias"] = jnp.full((5,), -1e4)
+    value, gradients = _loss(scene)(traverse_util.unflatten_dict(flat), jnp.zeros_like(planes))
     assert np.isfinite(value)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))

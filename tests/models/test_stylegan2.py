@@ -8,6 +8,7 @@ import pytest
 from nofa_jax.models.stylegan2 import Linear, SynthesisBlock, SynthesisLayer, bias_act, normalize_2nd_moment
 from tests import tolerances
 from tests.eg3d_golden import check, golden, nchw, nhwc
+from tests.models.random_init import random_variables
 
 
 def test_normalisation_and_activation_match_eg3d():
@@ -31,7 +32,7 @@ def test_linear_matches_eg3d(name, activation, multiplier):
 def test_noise_modes():
     layer = SynthesisLayer(3, resolution=4)
     x, w = jax.random.normal(jax.random.key(0), (2, 4, 4, 2)), jnp.ones((2, 5))
-    variables = jax.jit(layer.init)(jax.random.key(1), x, w)
+    variables = random_variables(layer, x, w)
     variables["params"]["noise_strength"] = jnp.float32(0.5)
     run = jax.jit(layer.apply, static_argnums=3)
     none, const = run(variables, x, w, "none"), run(variables, x, w, "const")
@@ -47,7 +48,7 @@ def test_noise_modes():
 def test_gradients_are_finite_and_parameters_float32(dtype):
     block = SynthesisBlock(6, 3, resolution=8, clamp=256.0, dtype=dtype)
     x, image, ws = jnp.ones((2, 4, 4, 5)), jnp.zeros((2, 4, 4, 3)), jnp.ones((2, 3, 7))
-    variables = jax.jit(block.init)(jax.random.key(0), x, image, ws)
+    variables = random_variables(block, x, image, ws)
 
     def loss(params):
         features, rgb = block.apply(variables | {"params": params}, x, image, ws)
@@ -64,6 +65,6 @@ def test_bfloat16_is_close_to_float32():
     x = jax.random.normal(jax.random.key(0), (2, 4, 4, 16))
     image, ws = jnp.zeros((2, 4, 4, 3)), jax.random.normal(jax.random.key(1), (2, 3, 8))
     blocks = [SynthesisBlock(16, 3, resolution=8, dtype=dtype) for dtype in (jnp.float32, jnp.bfloat16)]
-    variables = jax.jit(blocks[0].init)(jax.random.key(2), x, image, ws)
+    variables = random_variables(blocks[0], x, image, ws)
     exact, rough = (jax.jit(block.apply)(variables, x, image, ws)[1] for block in blocks)
     assert jnp.abs(exact - rough).max() < tolerances.BFLOAT16_REL * jnp.abs(exact).max()

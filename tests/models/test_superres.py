@@ -1,5 +1,7 @@
 """Super-resolution: EG3D's classes, toy sizes, windows."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,16 +15,20 @@ from tests import tolerances
 from tests.eg3d_golden import check, golden, nchw, nhwc
 from tests.golden import weights_module
 from tests.models.eg3d_nets import network
+from tests.models.random_init import random_variables
 
 
 def _toy(**fields) -> SuperResolution:
     return SuperResolution(**{"input_resolution": 16, "output_resolution": 32, "channels": (8, 6)} | fields)
 
 
-def _initialized(module):
+@functools.cache
+def _initialized():
+    """A toy network with inputs, compiled."""
+    module = _toy()
     rng = np.random.default_rng(0)
     features, ws = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((2, 16, 16, 5), (2, 4, 7)))
-    return jax.jit(module.init)(jax.random.key(0), features, ws), features, ws
+    return jax.jit(module.apply), random_variables(module, features, ws), features, ws
 
 
 @pytest.mark.parametrize("noise_mode", ["none", "const"])
@@ -78,9 +84,7 @@ def test_published_sizes(kind):
 
 
 def test_a_window_equals_the_whole_away_from_its_edges():
-    module = _toy()
-    variables, features, ws = _initialized(module)
-    run = jax.jit(module.apply)
+    run, variables, features, ws = _initialized()
     whole = run(variables, features, ws)
     part = run(variables, features[:, 2:14, 3:15], ws)
     assert part.shape == (2, 24, 24, 3)
@@ -93,10 +97,8 @@ def test_a_window_equals_the_whole_away_from_its_edges():
 
 
 def test_only_the_last_code_counts_and_sizes_are_checked():
-    module = _toy()
-    variables, features, ws = _initialized(module)
+    run, variables, features, ws = _initialized()
     other = ws.at[:, :-1].add(1.0)
-    run = jax.jit(module.apply)
     np.testing.assert_array_equal(run(variables, features, ws), run(variables, features, other))
     with pytest.raises(ValueError, match="not 1, 2 or 4 times"):
         jax.eval_shape(_toy(output_resolution=48).init, jax.random.key(0), features, ws)
