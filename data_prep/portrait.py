@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.video:
         rng = np.random.default_rng([args.seed, 1])
         painted, alpha = paint_head(model, sample_appearance(rng)), model.sample_id(rng)
-        times = np.arange(max(1, round(RATE * args.seconds))) / RATE
+        times = np.arange(max(1, round(RATE * args.seconds))) / float(RATE)
         betas = ExpressionSampler(model.exp_names).path(args.seconds, rng)(times).astype(np.float32)
         cameras = camera_path(args.seconds, rng)(times).astype(np.float32)
         with VideoWriter(args.video, RATE) as writer:
