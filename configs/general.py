@@ -66,6 +66,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.train.learning_rate_final = 1.0  # of the peak, reached by cosine; 1: constant
     config.train.learning_rate_warmup = 0
     config.train.adam_b2 = 0.999
+    config.train.muon = ""  # parameter paths (regex) whose matrices Muon moves instead of Adam
     config.train.clip = 0.0  # bound of the gradient's norm; 0: none
     config.train.ema = 0.9993  # half life of 1,000 steps
     config.train.mouth_size = 128  # pixels per side of the mouth crop (ROI align)
@@ -136,8 +137,16 @@ def make_small(config: ConfigDict) -> None:
     config.model.renderer.decoder_features = 16
     config.model.superres.update({"channels": (32, 24), "resize": "never"})
     config.train.update({"steps": 6_000, "batch_size": 6, "targets_per_source": 1, "window": 40, "window_focus": 0.4})
-    config.train.update({"learning_rate": 1.5e-3, "learning_rate_final": 0.05, "learning_rate_warmup": 50})
-    config.train.update({"adam_b2": 0.99, "clip": 1.0, "ema": 0.995, "mouth_size": 32})
+    config.train.update({"learning_rate": 3e-3, "learning_rate_final": 0.05, "learning_rate_warmup": 50})
+    config.train.update(
+        {
+            "muon": "(encoder|generator|renderer|superres)/.*",
+            "adam_b2": 0.99,
+            "clip": 1.0,
+            "ema": 0.995,
+            "mouth_size": 32,
+        }
+    )
     config.train.update({"perceptual": "lpips-alex", "identity": "arcface-irse50", "stand_ins": True})
     config.train.update({"checkpoint_every": 500, "log_every": 20, "preview_every": 500})
     config.warm_start.update({"steps": 2_000, "encoder_batches": 40})

@@ -50,7 +50,7 @@ def stage_optimizer(config: ConfigDict, stage: Stage, params: PyTree):
     schedule = learning_rate_schedule(
         t.learning_rate, steps, min(t.learning_rate_warmup, steps // 10), t.learning_rate_final
     )
-    return make_optimizer(params, stage.options.trainable, schedule, t.adam_b2, t.clip or None)
+    return make_optimizer(params, stage.options.trainable, schedule, t.adam_b2, t.clip or None, t.muon)
 
 
 def begin_stage(config: ConfigDict, stage: Stage, params: PyTree, constants: PyTree) -> TrainState:

@@ -11,6 +11,7 @@ from flax import struct, traverse_util
 from jaxtyping import Array, Int, PyTree
 
 from nofa_jax.errors import UserError
+from nofa_jax.train.muon import is_matrix, scale_by_muon
 
 FROZEN = "frozen"
 
@@ -52,25 +53,37 @@ def label_params(params: PyTree, schedule: Sequence[tuple[str, float]]) -> PyTre
     return traverse_util.unflatten_dict(labels, sep="/")
 
 
+def label_methods(params: PyTree, muon: str) -> PyTree:
+    """ "muon" for the matrices whose path matches, "adam" for everything else; UserError if there is no such matrix."""
+    flat = traverse_util.flatten_dict(params, sep="/")
+    labels = {path: "muon" if is_matrix(x) and re.fullmatch(muon, path) else "adam" for path, x in flat.items()}
+    if muon and "muon" not in labels.values():
+        raise UserError(f"train.muon: {muon!r} matches no matrix; top-level parts: {sorted(params)}")
+    return traverse_util.unflatten_dict(labels, sep="/")
+
+
 def make_optimizer(
     params: PyTree,
     schedule: Sequence[tuple[str, float]],
     learning_rate: optax.Schedule | float,
     b2: float = 0.999,
     clip: float | None = None,
+    muon: str = "",
 ) -> optax.GradientTransformation:
     """Adam (b1 0.9) with a learning-rate factor for each group; frozen parameters hold no moments and never move.
 
-    clip bounds the global norm of the gradient of the trained parameters alone.
+    clip bounds the global norm of the gradient of the trained parameters alone. muon: regex of whole parameter paths;
+    those of them that are matrices are moved by Muon (muon.py) instead of Adam.
     """
     labels = label_params(params, schedule)
     groups = set(jax.tree.leaves(labels)) - {FROZEN}
     if not groups:
         raise UserError("trainable: every parameter is frozen; give at least one pattern a factor above 0")
+    methods = label_methods(params, muon)
     scalers = {g: optax.scale(float(g[1:])) for g in groups}
     train = optax.chain(
         optax.clip_by_global_norm(clip) if clip else optax.identity(),
-        optax.scale_by_adam(b1=0.9, b2=b2),
+        optax.multi_transform({"adam": optax.scale_by_adam(b1=0.9, b2=b2), "muon": scale_by_muon()}, methods),
         optax.multi_transform(scalers | {FROZEN: optax.set_to_zero()}, labels),
         optax.scale_by_learning_rate(learning_rate),
     )

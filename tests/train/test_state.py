@@ -7,6 +7,7 @@ import optax
 import pytest
 
 from nofa_jax.errors import UserError
+from nofa_jax.train.muon import RMS
 from nofa_jax.train.state import label_params, learning_rate_schedule, make_optimizer, update_ema
 
 PARAMS = {"encoder": {"a": jnp.ones(3), "b": jnp.ones(2)}, "deformation": {"w": jnp.ones(4)}}
@@ -63,3 +64,19 @@ def test_schedule_and_average():
     late = update_ema({"p": jnp.zeros(1)}, {"p": jnp.ones(1)}, 0.999, jnp.asarray(10**6))["p"]
     np.testing.assert_allclose(early, 0.9, rtol=1e-6)
     np.testing.assert_allclose(late, 0.001, rtol=1e-3)
+
+
+def test_muon_moves_the_matrices_named_and_adam_the_rest():
+    params = {
+        "encoder": {"kernel": jnp.zeros((8, 8)), "bias": jnp.zeros(8)},
+        "deformation": {"kernel": jnp.zeros((8, 8))},
+    }
+    optimizer = make_optimizer(params, ((".*/bias", 0.0), (".*", 1.0)), 1.0, muon="encoder/.*")
+    grads = jax.tree.map(lambda x: jnp.asarray(np.random.default_rng(0).normal(size=x.shape), jnp.float32), params)
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    values = np.linalg.svd(updates["encoder"]["kernel"], compute_uv=False)
+    assert values.min() > 0.6 * RMS * 8**0.5
+    np.testing.assert_allclose(np.abs(updates["deformation"]["kernel"]), 1.0, rtol=1e-3)  # Adam's first step
+    np.testing.assert_array_equal(updates["encoder"]["bias"], 0.0)
+    with pytest.raises(UserError, match="train.muon"):
+        make_optimizer(params, ((".*", 1.0),), 1.0, muon="encodr/.*")
