@@ -20,6 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from nofa_jax import allocator, compile_cache
 from nofa_jax.compile_cache import cache_dir
 from nofa_jax.data.records import Dataset, open_dataset
 from nofa_jax.errors import UserError
@@ -86,7 +87,7 @@ def train_regressor(data: Samples, exp_names: tuple[str, ...], settings: Setting
     )
     key = jax.random.key(settings.seed)
     net = ExpressionNet(len(exp_names))
-    boxes = jnp.zeros((1, 3, 4)) + jnp.array([0.0, 0.0, 1.0, 1.0])
+    boxes = jnp.tile(jnp.array([0.0, 0.0, 1.0, 1.0]), (1, 3, 1))
     params = jax.jit(net.init)(key, **views(jnp.zeros((1, *data.images.shape[1:])), boxes, boxes[:, 0]))["params"]
     opt_state = optimizer.init(params)
     static = {"constants": constants, "permutation": mirrored_channels(exp_names), "varies": varies}
@@ -240,6 +241,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.steps < 1:
         raise UserError(f"--steps must be at least 1, not {args.steps}")
+    allocator.keep_freed_memory()
+    compile_cache.enable()
     regressor = cached_regressor(open_dataset(args.data), Settings(steps=args.steps))
     if args.out:
         regressor.save(Path(args.out))
