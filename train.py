@@ -64,8 +64,9 @@ def train(config: ConfigDict, workdir: Path, stop: StopSignal) -> int:
                     state = begin_stage(config, stage, state.ema, state.constants)
                 rendering, weights = build.rendering(config, stage.options), dict(stage.options.losses)
                 optimizer = stage_optimizer(config, stage, state.params)
+                trainable = stage.options.trainable
                 train_step = make_train_step(
-                    model, optimizer, objective, rendering, frozenset(weights), t.ema, config.seed
+                    model, optimizer, objective, rendering, frozenset(weights), trainable, t.ema, config.seed
                 )
                 weights = {name: np.float32(value) for name, value in weights.items()}
                 preview = Preview(model, rendering, preview_batch)
@@ -75,7 +76,7 @@ def train(config: ConfigDict, workdir: Path, stop: StopSignal) -> int:
                     with timer("data"):
                         batch = next(loader)
                     with timer("step"):
-                        state, values = train_step(state, batch, weights)
+                        state, values = train_step(state, batch, weights, objective.networks)
                         jax.block_until_ready(values)
                     step += 1
                     if step % t.log_every == 0 or step == stage.stop:

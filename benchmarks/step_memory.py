@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from nofa_jax import build
 from nofa_jax.cli import load_config
-from nofa_jax.losses import identity, perceptual
+from nofa_jax.train.frozen import identity_network, perceptual_network
 from nofa_jax.train.objective import Objective
 from nofa_jax.train.stages import begin_stage, plan, stage_optimizer
 from nofa_jax.train.step import make_train_step
@@ -49,9 +49,12 @@ def main() -> None:
     state = jax.eval_shape(lambda p, c: begin_stage(config, stage, p, c), params, variables)
     print(f"parameters {gigabytes(params):.2f} GB, state with averages and moments {gigabytes(state):.2f} GB")
     # The stand-ins: LPIPS's and ArcFace's own temporaries come on top.
-    objective = Objective(perceptual.laplacian_pyramid, identity.lowpass_cosine, config.train.mouth_size, {})
-    terms = frozenset(stage.options.losses)
-    step = make_train_step(model, optimizer, objective, build.rendering(config, stage.options), terms, 0.99, 0)
+    objective = Objective(
+        perceptual_network("laplacian-pyramid", True), identity_network("lowpass-cosine", True), config.train.mouth_size
+    )
+    rendering, options = build.rendering(config, stage.options), stage.options
+    terms = frozenset(options.losses)
+    step = make_train_step(model, optimizer, objective, rendering, terms, options.trainable, 0.99, 0)
     weights = dict.fromkeys(terms, jax.ShapeDtypeStruct((), np.float32))
     for b in map(int, args.batch_sizes.split(",")):
         t = config.train.targets_per_source
@@ -62,7 +65,7 @@ def main() -> None:
             clip=jax.ShapeDtypeStruct((b,), np.int32),
         )
         begin = time.perf_counter()
-        compiled = step.lower(state, batch, weights).compile()
+        compiled = step.lower(state, batch, weights, objective.networks).compile()
         temporaries = compiled.memory_analysis().temp_size_in_bytes / 1e9
         print(
             f"batch {b}: temporaries {temporaries:.2f} GB (compiled in {time.perf_counter() - begin:.0f} s)", flush=True

