@@ -137,7 +137,7 @@ def make_small(config: ConfigDict) -> None:
     config.model.renderer.decoder_features = 16
     config.model.superres.update({"channels": (32, 24), "resize": "never"})
     config.train.update({"steps": 6_000, "batch_size": 6, "targets_per_source": 1, "window": 40, "window_focus": 0.4})
-    config.train.update({"learning_rate": 3e-3, "learning_rate_final": 0.05, "learning_rate_warmup": 50})
+    config.train.update({"learning_rate": 4e-3, "learning_rate_final": 0.05, "learning_rate_warmup": 50})
     config.train.update(
         {
             "muon": "(encoder|generator|renderer|superres)/.*",

@@ -18,7 +18,7 @@ Recipe = dict[str, tuple[float, float]]  # ARKit shape → range of its weight; 
 REST = 0.3  # of the time between two key poses is spent in the first
 STEEPEST = 1.5 / (1.0 - REST)  # a smoothstep's slope is at most 1.5
 EXPRESSION_GAPS = (0.35, 0.9)  # seconds between key poses of one part of the face
-CAMERA_GAPS = (0.7, 1.4)
+CAMERA_GAPS = (2.0, 4.0)  # people who talk turn their heads several times slower than they move their mouths
 FOCAL = 4.2647  # of the image size: EG3D's crop of FFHQ
 RADIUS = 2.7
 
