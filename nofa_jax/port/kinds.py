@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from nofa_jax.cli import did_you_mean
@@ -68,7 +69,7 @@ def _e4e(source: Source) -> Ported:
         return _trunk(source)
     encoder, variables, _ = e4e.port_encoder({"state_dict": source.state}, source.name)
     average = source.tree.get("latent_avg")
-    if not isinstance(average, np.ndarray) or average.dtype.kind != "f":
+    if not isinstance(average, np.ndarray) or not jnp.issubdtype(average.dtype, jnp.floating):
         return Ported(variables, {"codes": encoder.num_ws})
     average = average.astype(np.float32)
     options = {"codes": encoder.num_ws, "latent_avg": list(average.shape)}

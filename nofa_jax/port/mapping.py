@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
@@ -131,7 +132,8 @@ def _fit(value: np.ndarray, transform: Transform, leaf: jax.ShapeDtypeStruct) ->
     if tuple(result.shape) != tuple(leaf.shape):
         return result, f"shape {list(result.shape)}, wanted {list(leaf.shape)}"
     # Floats of any width are cast (half-precision checkpoints exist); a float for an int or the like is a mistake.
-    if np.dtype(result.dtype).kind != np.dtype(leaf.dtype).kind:
+    floats = [jnp.issubdtype(x.dtype, jnp.floating) for x in (result, leaf)]  # numpy calls bfloat16's kind "V"
+    if not all(floats) and np.dtype(result.dtype).kind != np.dtype(leaf.dtype).kind:
         return result, f"dtype {result.dtype}, wanted {leaf.dtype}"
     return np.asarray(result, dtype=leaf.dtype, order="C"), ""  # ascontiguousarray would give scalars an axis
 

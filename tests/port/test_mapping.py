@@ -1,6 +1,7 @@
 """The porting engine: nothing unused, nothing unfilled, nothing guessed."""
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -61,6 +62,15 @@ def test_one_error_lists_both_leftovers():
 def test_misfits_are_named(change, message):
     with pytest.raises(UserError, match=message):
         convert(_state() | change, RULES, TARGET)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ml_dtypes.bfloat16])
+def test_floats_of_any_width_are_cast(dtype):
+    bias = np.array([0.5, -3], dtype)
+    converted = convert(_state() | {"net.0.bias": bias}, RULES, TARGET)
+    found = next(x for x in jax.tree.leaves(converted) if x.shape == (2,))
+    np.testing.assert_array_equal(found, np.float32([0.5, -3]))
+    assert found.dtype == np.float32
 
 
 def test_a_leaf_or_a_tensor_taken_twice_is_an_error():
