@@ -17,7 +17,8 @@ def interval_weights(depths: Float[Array, "*rays s"], sigma: Float[Array, "*rays
     # An exclusive running sum as a product with a triangle of ones: exact enough, parallel, and so is its gradient.
     before = jnp.triu(jnp.ones((intervals, intervals), optical.dtype), 1)
     passed = jnp.matmul(optical, before, precision="highest")
-    return (1.0 - jnp.exp(-optical)) * jnp.exp(-passed)
+    # 1 - exp(-x) would keep few digits where space is nearly empty, and the depth is a quotient of such numbers.
+    return -jnp.expm1(-optical) * jnp.exp(-passed)
 
 
 def sample_weights(weights: Float[Array, "*rays i"]) -> Float[Array, "*rays s"]:
@@ -30,7 +31,7 @@ def composite_depth(depths: Float[Array, "*rays s"], weights: Float[Array, "*ray
     """Expected depth given that the ray was stopped; +inf for a ray through empty space."""
     total = weights.sum(-1)
     summed = (weights * (0.5 * (depths[..., :-1] + depths[..., 1:]))).sum(-1)
-    solid = total > 1e-18  # below that the quotient's gradient overflows; 1 - exp(-x) is 0 or larger in float32
+    solid = total > 1e-18  # below that the quotient's gradient overflows
     return jnp.where(solid, summed / jnp.where(solid, total, 1.0), jnp.inf)
 
 

@@ -48,6 +48,18 @@ def test_against_a_loop_over_samples():
     assert (weights.sum(-1) <= 1 + tolerances.OPS_ATOL).all()
 
 
+def test_depth_of_nearly_empty_space_keeps_its_digits():
+    """Opacity 1e-8 to 1e-4; 1 - exp(-x) in float32 would give the depth to one or two digits, or none."""
+    rng = np.random.default_rng(1)
+    depths = np.float32(np.linspace(2.25, 3.3, 12))[None].repeat(40, 0)
+    sigma = np.float32(np.linspace(-17, -8, 40)[:, None] + rng.normal(size=(40, 12)))
+    d, s = depths.astype(np.float64), sigma.astype(np.float64)
+    weights = np.logaddexp(0, 0.5 * (s[:, 1:] + s[:, :-1]) - 1) * np.diff(d, axis=1)  # nothing is hidden
+    expected = (weights * 0.5 * (d[:, 1:] + d[:, :-1])).sum(1) / weights.sum(1)
+    found = march.composite_depth(jnp.asarray(depths), march.interval_weights(jnp.asarray(depths), jnp.asarray(sigma)))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)  # the neglected shadow of 1e-4
+
+
 def test_sample_weights_move_colours_to_interval_middles():
     key = jax.random.split(jax.random.key(0), 2)
     weights, colors = jax.random.uniform(key[0], (5, 7)), jax.random.uniform(key[1], (5, 8, 3))
