@@ -19,6 +19,9 @@ class Generator(nn.Module):
     c_dim: int = 25
     w_dim: int = 512
     num_mapping_layers: int = 2
+    mapping_lr_multiplier: float = 0.01
+    mapping_embed_features: int | None = None  # None: w_dim, like the next
+    mapping_layer_features: int | None = None
     plane_resolution: int = 256  # a power of two, at least 16
     plane_channels: int = 32
     channel_base: int = 32768  # a block of resolution r has min(channel_base / r, channel_max) channels
@@ -52,7 +55,16 @@ class Generator(nn.Module):
         return self.block_channels(self.feature_resolution)
 
     def setup(self) -> None:
-        self.mapping_network = Mapping(self.num_ws, self.w_dim, self.c_dim, self.num_mapping_layers, name="mapping")
+        self.mapping_network = Mapping(
+            self.num_ws,
+            self.w_dim,
+            self.c_dim,
+            self.num_mapping_layers,
+            self.mapping_lr_multiplier,
+            self.mapping_embed_features,
+            self.mapping_layer_features,
+            name="mapping",
+        )
         for r in self.resolutions:
             block = SynthesisBlock(
                 self.block_channels(r),

@@ -60,13 +60,17 @@ class Mapping(nn.Module):
     c_dim: int = 25  # 0: not conditioned
     num_layers: int = 2
     lr_multiplier: float = 0.01
+    embed_features: int | None = None  # of the label; None: w_dim
+    layer_features: int | None = None  # of the layers before the last; None: w_dim
 
     def setup(self) -> None:
         self.w_avg = self.variable("buffers", "w_avg", jnp.zeros, (self.w_dim,), jnp.float32)
         if self.c_dim > 0:
-            self.embed = Linear(self.w_dim)
+            self.embed = Linear(self.w_dim if self.embed_features is None else self.embed_features)
+        hidden = self.w_dim if self.layer_features is None else self.layer_features
         for i in range(self.num_layers):
-            setattr(self, f"fc{i}", Linear(self.w_dim, activation=True, lr_multiplier=self.lr_multiplier))
+            width = self.w_dim if i == self.num_layers - 1 else hidden
+            setattr(self, f"fc{i}", Linear(width, activation=True, lr_multiplier=self.lr_multiplier))
 
     def __call__(
         self,

@@ -97,7 +97,7 @@ def generator_config_from(
         raise UserError("EG3D rendering_kwargs: density_noise is not supported")
     _refuse_other_values("", init_kwargs, {"activation": "lrelu", "architecture": "skip", "use_noise": True})
     mapping = init_kwargs.get("mapping_kwargs", {})
-    _refuse_other_values("mapping_kwargs: ", mapping, {"activation": "lrelu", "lr_multiplier": 0.01})
+    _refuse_other_values("mapping_kwargs: ", mapping, {"activation": "lrelu"})
     if mapping.get("num_layers", 8) not in range(1, MAX_MAPPING_LAYERS + 1):
         raise UserError(f"EG3D mapping_kwargs: num_layers {mapping['num_layers']!r} is not 1 to {MAX_MAPPING_LAYERS}")
     try:
@@ -145,11 +145,14 @@ def _generator_fields(init: Mapping[str, Any], rendering: Mapping[str, Any], sta
     if not blocks:
         raise KeyError("backbone.synthesis.b4.torgb.bias")
     clamp = init.get("conv_clamp", 256)  # the default of EG3D's blocks
+    mapping = init.get("mapping_kwargs", {})
     return {
         "z_dim": int(init["z_dim"]),
         "c_dim": int(init["c_dim"]),
         "w_dim": int(init["w_dim"]),
-        "num_mapping_layers": int(init.get("mapping_kwargs", {}).get("num_layers", 8)),
+        "num_mapping_layers": int(mapping.get("num_layers", 8)),
+        "mapping_lr_multiplier": float(mapping.get("lr_multiplier", 0.01)),
+        **{f"mapping_{x}": _optional(mapping.get(x)) for x in ("embed_features", "layer_features")},
         "plane_resolution": max(blocks),
         "plane_channels": len(state["backbone.synthesis.b4.torgb.bias"]) // 3,
         "channel_base": int(init.get("channel_base", 32768)),
@@ -158,6 +161,10 @@ def _generator_fields(init: Mapping[str, Any], rendering: Mapping[str, Any], sta
         "zero_conditioning": bool(rendering.get("c_gen_conditioning_zero", False)),
         "clamp": None if clamp is None else float(clamp),
     }
+
+
+def _optional(size: Any) -> int | None:
+    return None if size is None else int(size)
 
 
 def _decoder_fields(rendering: Mapping[str, Any], state: Mapping) -> dict[str, Any]:

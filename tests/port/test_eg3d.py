@@ -1,12 +1,15 @@
 """EG3D's porter: the published inventory, the configuration, refusals."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from nofa_jax.errors import UserError
+from nofa_jax.models.generator import Generator
 from nofa_jax.port.eg3d import abstract_variables, generator_config_from, model_from, port
 from tests.eg3d_golden import golden, state
+from tests.tolerances import OPS_ATOL, OPS_RTOL
 
 
 def _fields(part: str, **changes):
@@ -62,6 +65,36 @@ def test_fields_follow_the_files_own_arguments():
 def test_what_cannot_be_reproduced_is_refused(change, message):
     with pytest.raises(UserError, match=message):
         _fields("mini", **change)
+
+
+def test_mapping_of_other_widths_and_learning_rate():
+    """Against the formula in numpy: z 5, label 4 -> 6, layers of 7 before the last, 3 layers."""
+    kwargs = {"num_layers": 3, "lr_multiplier": 0.1, "embed_features": 6, "layer_features": 7}
+    init = {**golden("mini").meta["config"]["init_kwargs"], "z_dim": 5, "c_dim": 4, "mapping_kwargs": kwargs}
+    fields = generator_config_from(init, init["rendering_kwargs"], state("mini"))["generator"]
+    generator = Generator(**fields)
+    variables = jax.eval_shape(generator.init, jax.random.key(0), jnp.zeros((1, generator.num_ws, fields["w_dim"])))
+    rng = np.random.default_rng(0)
+    mapping = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), variables["params"]["mapping"])
+    assert {k: v["kernel"].shape for k, v in mapping.items()} == {
+        **{"embed": (4, 6), "fc0": (11, 7), "fc1": (7, 7)},
+        "fc2": (7, fields["w_dim"]),
+    }
+    z, label = rng.normal(size=(2, 5)).astype(np.float32), rng.normal(size=(2, 4)).astype(np.float32)
+    average = rng.normal(size=fields["w_dim"]).astype(np.float32)
+    tree = {"params": {"mapping": mapping}, "buffers": {"mapping": {"w_avg": average}}}
+    found = generator.apply(tree, z, label, 0.5, method="mapping")
+
+    def unit(x):
+        return x / np.sqrt(np.mean(x**2, -1, keepdims=True))
+
+    embedded = label * fields["c_scale"] @ mapping["embed"]["kernel"] / 2 + mapping["embed"]["bias"]
+    x = np.concatenate([unit(z), unit(embedded)], -1)
+    for i in range(3):
+        layer = mapping[f"fc{i}"]
+        y = 0.1 * (x @ layer["kernel"] / np.sqrt(x.shape[-1]) + layer["bias"])
+        x = np.sqrt(2) * np.where(y > 0, y, 0.2 * y)
+    np.testing.assert_allclose(found[:, 3], average + 0.5 * (x - average), rtol=OPS_RTOL, atol=OPS_ATOL)
 
 
 def test_missing_parts_are_named():

@@ -120,8 +120,8 @@ def test_values_of_other_types_are_refused() -> None:
     rendering = config["rendering_kwargs"]
     with pytest.raises(UserError, match="num_layers 1000000"):
         generator_config_from({**config, "mapping_kwargs": {"num_layers": 1_000_000}}, rendering, state)
-    with pytest.raises(UserError, match=r"mapping_kwargs: lr_multiplier 0\.1 is not supported, only 0\.01"):
-        generator_config_from({**config, "mapping_kwargs": {"lr_multiplier": 0.1}}, rendering, state)
+    with pytest.raises(UserError, match=r"mapping_kwargs: activation 'relu' is not supported"):
+        generator_config_from({**config, "mapping_kwargs": {"activation": "relu"}}, rendering, state)
     with pytest.raises(UserError, match="activation 'relu' is not supported"):
         generator_config_from({**config, "activation": "relu"}, rendering, state)
 
