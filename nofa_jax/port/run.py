@@ -110,6 +110,9 @@ def _checked_array(what: str, array: np.ndarray, entry: Input, sizes: dict[str, 
     if array.size == 0:
         raise UserError(f"{what} is empty")
     kinds = INTEGERS.get(entry.values, "f")
+    if not entry.shape and array.dtype.kind in "iuf":  # 1 and 1.0 are the same number
+        whole = kinds != "f" and float(array).is_integer()
+        array = array.astype(np.int64 if whole else np.float64)
     if array.dtype.kind not in kinds or (entry.values == "uint8" and array.dtype != np.uint8):
         wanted = entry.values if entry.values in INTEGERS else f"floating point ({entry.values})"
         raise UserError(f"{what} is {array.dtype}, wanted {wanted}")

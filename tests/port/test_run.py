@@ -39,7 +39,7 @@ CODES = np.zeros((2, 14, 512), np.float32)
         ("eg3d", {"ws": CODES, "camera": CAMERA[:, :16]}, r"camera has shape \[2, 16\], wanted \[n, 25\]"),
         (
             "eg3d",
-            {"ws": CODES, "camera": CAMERA, "neural_rendering_resolution": np.array(64.0)},
+            {"ws": CODES, "camera": CAMERA, "neural_rendering_resolution": np.array(64.5)},
             "neural_rendering_resolution is float64, wanted integer",
         ),
     ],
@@ -64,6 +64,13 @@ def test_what_is_taken() -> None:
         "truncation_psi": ("float32", ()),
         "neural_rendering_resolution": ("int64", ()),
     }
+
+
+def test_single_numbers_may_be_whole_or_not() -> None:
+    arrays = {"z": np.zeros((2, 64)), "camera": CAMERA, "truncation_psi": 1, "neural_rendering_resolution": 64.0}
+    found = checked(KINDS["eg3d"], {name: np.asarray(value) for name, value in arrays.items()}, "in.npz")
+    assert found["truncation_psi"].dtype == np.float32
+    assert int(found["neural_rendering_resolution"]) == 64
 
 
 def test_every_kind_describes_its_inputs() -> None:
