@@ -31,16 +31,19 @@ def positional_encoding(x: Float[Array, "*n c"], octaves: int, progress: float |
 
     `progress` in [0, 1] fades octaves in from coarse to fine (Nerfies, Eq. 8); 1 uses all of them.
     """
-    sines, cosines = [jnp.sin(jnp.pi * x)], [jnp.cos(jnp.pi * x)]
-    for _ in range(octaves - 1):  # double angles: two multiplications instead of two transcendental functions
-        sines, cosines = (
-            [*sines, 2.0 * sines[-1] * cosines[-1]],
-            [*cosines, 1.0 - 2.0 * sines[-1] ** 2],
-        )
-    octave = jnp.arange(octaves, dtype=x.dtype).reshape(*(1,) * (x.ndim - 1), octaves, 1)
-    fade = (1.0 - jnp.cos(jnp.pi * jnp.clip(jnp.asarray(progress, x.dtype) * octaves - octave, 0.0, 1.0))) / 2.0
-    waves = jnp.concatenate([jnp.stack(sines, -2) * fade, jnp.stack(cosines, -2) * fade], axis=-2)
-    return jnp.concatenate([x, waves.reshape(*x.shape[:-1], 2 * octaves * x.shape[-1])], axis=-1)
+    # Double angles: two multiplications instead of two transcendental functions. The barriers keep XLA from fusing all
+    # of it into the concatenation, where each wave would be computed anew for every octave above it.
+    wave = jax.lax.optimization_barrier((jnp.sin(jnp.pi * x), jnp.cos(jnp.pi * x)))
+    waves = [wave]
+    for _ in range(octaves - 1):
+        sine, cosine = wave
+        wave = jax.lax.optimization_barrier((2.0 * sine * cosine, 1.0 - 2.0 * sine**2))
+        waves.append(wave)
+    if not isinstance(progress, float) or progress < 1.0:
+        octave = jnp.arange(octaves, dtype=x.dtype)
+        fade = (1.0 - jnp.cos(jnp.pi * jnp.clip(jnp.asarray(progress, x.dtype) * octaves - octave, 0.0, 1.0))) / 2.0
+        waves = [(fade[k] * sine, fade[k] * cosine) for k, (sine, cosine) in enumerate(waves)]
+    return jnp.concatenate([x, *(sine for sine, _ in waves), *(cosine for _, cosine in waves)], axis=-1)
 
 
 class ConditionedMLP(nn.Module):
