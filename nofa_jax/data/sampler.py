@@ -101,8 +101,9 @@ def pair_loader(
 
     stream = grain.MapDataset.source(clips).shuffle(seed=_derived(seed, "order")).repeat()
     samples = stream.random_map(choose, seed=_derived(seed, "frames"))
-    mine = samples[process_index::process_count] if process_count > 1 else samples
-    batches = mine.batch(batch_size // process_count, batch_fn=list).map(load)
+    share = batch_size // process_count
+    mine = slice(process_index * share, (process_index + 1) * share)
+    batches = samples.batch(batch_size, batch_fn=lambda chosen: list(chosen)[mine]).map(load)
     config = {
         "dataset": dataset.fingerprint,
         "split": split,
