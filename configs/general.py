@@ -17,6 +17,11 @@ def get_config(size: str = "paper") -> ConfigDict:
     config = ConfigDict()
     config.name = "general"
     config.seed = 0
+    config.compile_cache = ""  # directory of compiled programs; empty: below $NOFA_CACHE; off
+    config.profile = (0, 0)  # steps start <= step < stop to trace into workdir/profile
+
+    config.mesh = ConfigDict()  # docs/scale.md
+    config.mesh.fsdp = 1  # parts that parameters and optimizer state are cut into; divides the number of devices
 
     config.data = ConfigDict()
     config.data.path = ""  # a packed data set; empty: made from the embedded heads as described below
@@ -60,6 +65,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.train.steps = 250_000
     config.train.batch_size = 16  # sources
     config.train.targets_per_source = 1
+    config.train.accumulate = 1  # parts of the batch taken one after the other, to save memory
     config.train.window = 0  # rays per side of the traced window; 0: whole images
     config.train.window_focus = 0.6
     config.train.learning_rate = 1e-4
@@ -76,7 +82,9 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.train.checkpoint_every = 5_000
     config.train.log_every = 100
     config.train.preview_every = 1_000
-    config.train.keep = 3
+    config.train.keep = 3  # newest checkpoints
+    config.train.keep_best = True  # and the one with the best PSNR on the preview's held-out pairs
+    config.train.skip_nonfinite = 0  # steps with a loss or gradient that is not finite to leave out before stopping
 
     config.warm_start = ConfigDict()  # of D on the morphable model; ours, off in the paper
     config.warm_start.steps = 0

@@ -20,6 +20,7 @@ COMMANDS = {  # name: (module, what it does)
     "render": ("nofa_jax.commands.render", "an avatar from a photo, in a pose and expression of your choice"),
     "port": ("nofa_jax.commands.port", "published weights in, weights for this package out; run them on arrays"),
     "weights": ("nofa_jax.commands.weights", "external weights: what for, where from, licence; fetch them"),
+    "estimate": ("nofa_jax.commands.estimate", "what a training run takes: FLOPs, memory, checkpoint, hours"),
     "data": ("data_prep.show", "look into a packed data set: statistics, a sheet of frames"),
 }
 

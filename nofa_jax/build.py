@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 from ml_collections import ConfigDict
 
@@ -25,10 +26,11 @@ from nofa_jax.port.init import load_initial
 from nofa_jax.progress import log
 from nofa_jax.train.finetune import Finetuner
 from nofa_jax.train.frozen import identity_network, perceptual_network, restoring_network
+from nofa_jax.train.mesh import state_shardings
 from nofa_jax.train.objective import Objective
-from nofa_jax.train.stages import Stage, begin_stage, plan
+from nofa_jax.train.stages import Stage, begin_stage, plan, stage_optimizer
 from nofa_jax.train.state import TrainState
-from nofa_jax.train.step import Rendering
+from nofa_jax.train.step import Rendering, make_train_step
 from nofa_jax.train.warm_start import warm_start
 from nofa_jax.weights import missing_message, weight_path
 
@@ -237,6 +239,35 @@ def objective(config: ConfigDict, terms: Iterable[str] | None = None) -> Objecti
         restorer = restoring_network(t.restorer, config.model.output_size, DTYPES[config.model.dtype])
     return Objective(
         perceptual_network(t.perceptual, t.stand_ins), identity_network(t.identity, t.stand_ins), t.mouth_size, restorer
+    )
+
+
+def rows_at_a_time(config: ConfigDict) -> int:
+    """Examples whose gradient is taken at once, by all devices together."""
+    t = config.train
+    if t.accumulate < 1 or t.batch_size % t.accumulate:
+        raise UserError(f"config: train.accumulate ({t.accumulate}) must divide train.batch_size ({t.batch_size})")
+    return t.batch_size // t.accumulate
+
+
+def train_step(
+    config: ConfigDict, model: NOFA, losses: Objective, stage: Stage, state: TrainState, mesh: Mesh | None = None
+) -> jax.stages.Wrapped:
+    """The jitted step of a stage, as `train.step.make_train_step` describes it. `state` may be shapes alone."""
+    options = stage.options
+    return make_train_step(
+        model,
+        stage_optimizer(config, stage, state.params),
+        losses,
+        rendering(config, options),
+        frozenset(options.losses),
+        options.trainable,
+        config.train.ema,
+        config.seed,
+        config.train.skip_nonfinite > 0,
+        config.train.accumulate,
+        mesh,
+        state_shardings(mesh, state) if mesh is not None else None,
     )
 
 

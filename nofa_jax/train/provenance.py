@@ -29,6 +29,8 @@ FREE_TO_CHANGE = (
     "train.steps",
     "*_every",
     "*.keep",
+    "*.keep_best",
+    "train.skip_nonfinite",
     "data.threads",
     "data.workers",
     "profile",
@@ -48,7 +50,8 @@ def record_run(
     """Writes config.json and appends this start to provenance.jsonl; call before the first step.
 
     When `resuming` (there are checkpoints), raises UserError showing every field that differs from the config on disk,
-    except those that match a pattern of `free` (`*` matches dots too), unless `accept_changes`.
+    except those that match a pattern of `free` (`*` matches dots too), unless `accept_changes`. Of several
+    processes the first writes, all of them check.
     """
     path = Path(workdir)
     now = plain(config)
@@ -62,6 +65,8 @@ def record_run(
             )
         for change in changes.values():
             log(f"config changed on resume: {change}")
+    if jax.process_index() > 0:
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
         _replace(path / CONFIG_FILE, json.dumps(now, indent=2, sort_keys=True) + "\n")

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, PyTree, UInt8
 
 from nofa_jax.models.nofa import NOFA
+from nofa_jax.train.mesh import copied
 from nofa_jax.train.preview import preview_grid, write_png
 from nofa_jax.train.step import Rendering, flatten_targets
 from nofa_jax.types import Batch, Output
@@ -16,7 +18,7 @@ from nofa_jax.types import Batch, Output
 class Preview:
     """Draws source | target | output | canonical | depth of one batch (one target each)."""
 
-    def __init__(self, model: NOFA, rendering: Rendering, batch: Batch) -> None:
+    def __init__(self, model: NOFA, rendering: Rendering, batch: Batch, mesh: Mesh | None = None) -> None:
         rendering = dataclasses.replace(rendering, window=0, jitter=False)
         self.batch = batch
         self.targets = flatten_targets(batch.target)
@@ -41,23 +43,26 @@ class Preview:
             ]
             return outputs[0], outputs[1].image
 
-        self._draw = jax.jit(draw)
+        self._draw = jax.jit(draw, out_shardings=None if mesh is None else copied(mesh))
 
-    def grid(self, variables: PyTree) -> UInt8[np.ndarray, "h w 3"]:
-        """The picture, as 8-bit pixels."""
+    def grid(self, variables: PyTree) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
+        """The picture, as 8-bit pixels, and the PSNR of outputs against targets in dB."""
         output, canonical = jax.device_get(self._draw(variables))
-        return preview_grid(
+        target = np.asarray(self.targets.image)
+        picture = preview_grid(
             np.asarray(self.batch.source.image),
-            np.asarray(self.targets.image),
+            target,
             output.image,
             canonical,
             output.image_depth,
             output.opacity,
         )
+        return picture, float(-10 * np.log10(np.mean(np.square((output.image - target) / 2)) + 1e-12))
 
-    def write(self, variables: PyTree, path: Path) -> UInt8[np.ndarray, "h w 3"]:
-        """The same, also written as PNG."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        grid = self.grid(variables)
-        write_png(path, grid)
-        return grid
+    def write(self, variables: PyTree, path: Path) -> tuple[UInt8[np.ndarray, "h w 3"], float]:
+        """The same, also written as PNG by the first process; every process has to call it."""
+        picture, psnr = self.grid(variables)
+        if jax.process_index() == 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_png(path, picture)
+        return picture, psnr

@@ -12,6 +12,7 @@ import threading
 from types import FrameType
 from typing import Any
 
+STOPPED = 128 + signal.SIGTERM  # exit code of a run that saved and stopped, whichever process was told to
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SHOW_CURSOR = b"\x1b[?25h"  # the progress bar hides it
 
@@ -21,7 +22,7 @@ class StopSignal:
 
     Python runs signal handlers between two bytecodes, hence not while XLA compiles or a step computes; a thread that is
     woken by the system itself hears a second signal at any time. On several hosts each process hears its own signal:
-    agree on the step (a maximum of `bool(stop)` over processes) before saving.
+    train.py agrees on the step with `hosts.agree`.
     """
 
     def __init__(self) -> None:

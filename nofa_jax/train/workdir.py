@@ -13,14 +13,17 @@ _LOCK = "lock"
 
 
 @contextlib.contextmanager
-def open_workdir(workdir: str | Path) -> Generator[Path]:
+def open_workdir(workdir: str | Path, lock: bool = True) -> Generator[Path]:
     """Makes the directory, checks that it can be written, and holds its lock until the end of the `with` block.
 
     The lock belongs to the process and ends with it, kill -9 included; a forked worker that lives on does not keep it.
-    On several hosts only the first process should call it. Raises UserError when another process holds the lock or
-    nothing can be written.
+    Of the several processes of one run only the first takes the lock: the others say `lock=False`. Raises UserError
+    when another process holds the lock or nothing can be written.
     """
     path = Path(workdir).absolute()
+    if not lock:
+        yield path
+        return
     try:
         path.mkdir(parents=True, exist_ok=True)
         file = open(path / _LOCK, "a+")  # noqa: SIM115 closed below, in the order that matters
