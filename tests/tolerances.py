@@ -66,3 +66,6 @@ TF1_RESIZE_ATOL = 2e-4
 
 # 1 - cosine of embeddings through `nofa port run`, float32 against float64 (measured 8e-13 at most).
 PORT_RUN_COSINE = 1e-11
+
+# Gradients of float32 networks with kinks against central differences (step 1e-3 of the input), relative.
+DIFFERENCES_RTOL = 3e-2
