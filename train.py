@@ -23,6 +23,7 @@ from nofa_jax.train.digest import params_digest
 from nofa_jax.train.log import MetricWriter, StepTimer
 from nofa_jax.train.mesh import abstract, made_on, make_mesh, put_batch, put_copies, put_state
 from nofa_jax.train.nonfinite import NonFinite
+from nofa_jax.train.photo_run import adapt
 from nofa_jax.train.profile import Profiler
 from nofa_jax.train.provenance import record_run
 from nofa_jax.train.show import Preview
@@ -47,6 +48,8 @@ def main() -> int:
         raise UserError(missing)
     workdir = WORKDIR.value or Path("runs") / config.name
     with open_workdir(workdir, lock=jax.process_index() == 0) as workdir, StopSignal() as stop:
+        if "photo" in config:
+            return adapt(config, workdir, ACCEPT.value)
         return train(config, workdir, stop)
 
 
@@ -72,7 +75,7 @@ def train(config: ConfigDict, workdir: Path, stop: StopSignal) -> int:
         else:
             state = put_state(mesh, state)
         step, networks = int(state.step), put_copies(mesh, objective.networks)
-        preview_batch = next(pair_loader(dataset, "val", 4, 1, config.seed, threads=0))
+        preview_batch = next(pair_loader(dataset, "val", 4, min(t.targets_per_source, 1), config.seed, threads=0))
 
         with (
             MetricWriter(workdir, step) as metrics,

@@ -86,7 +86,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.train.keep_best = True  # and the one with the best PSNR on the preview's held-out pairs
     config.train.skip_nonfinite = 0  # steps with a loss or gradient that is not finite to leave out before stopping
 
-    config.warm_start = ConfigDict()  # of D on the morphable model; ours, off in the paper
+    config.warm_start = ConfigDict()  # of D on the morphable model; ours, off in the paper. Not where a run goes on
     config.warm_start.steps = 0
     config.warm_start.encoder_batches = 0  # photos / 16 to set a random encoder's batch-norm statistics with
     config.warm_start.heads = 64  # examples of (alpha, beta) a step
@@ -113,14 +113,18 @@ def get_config(size: str = "paper") -> ConfigDict:
     )
 
     config.finetune = ConfigDict()  # one-shot fine-tuning of C on a photo, by eval.py and reenact
-    config.finetune.steps = 100
+    config.finetune.steps = 100  # at most; `--finetune_steps=N` does exactly N
+    config.finetune.seconds = 600.0  # at most, compilation included; the paper's 10 minutes. 0: any number
+    config.finetune.check_every = 20  # steps from one look at held-out views to the next; 0: never, no early end
+    config.finetune.patience = 3  # looks without improvement before it ends
     config.finetune.learning_rate = 1e-4
     config.finetune.losses = ConfigDict(  # weights of Eq. 12: rec 1, mouth 0.5, id 0.1, depth 0.01
         {"l2": 1.0, "lpips": 1.0, "mouth_l2": 0.5, "mouth_lpips": 0.5, "id": 0.1, "depth": 0.01}
     )
 
-    # Where the parts start from: ported weights, see `python -m nofa_jax weights`. Empty: random.
-    config.init_from = ConfigDict({"generator": "eg3d", "encoder": "ir_se50"})
+    # Where the parts start from: ported weights, see `python -m nofa_jax weights`. Empty: random. `run`: the workdir of
+    # an earlier run instead, all of it; `made_by` is the config that makes one, for the message where it is missing.
+    config.init_from = ConfigDict({"generator": "eg3d", "encoder": "ir_se50", "run": "", "made_by": ""})
 
     if size == "small":
         make_small(config)
@@ -175,4 +179,4 @@ def make_small(config: ConfigDict) -> None:
     )
     config.finetune.learning_rate = 4e-3
     config.finetune.losses.update({"l2": 4.0, "lpips": 0.5})
-    config.init_from = ConfigDict({"generator": "", "encoder": ""})
+    config.init_from.update({"generator": "", "encoder": ""})

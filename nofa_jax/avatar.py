@@ -31,6 +31,7 @@ from nofa_jax.media.video import VideoReader
 from nofa_jax.media.video_writer import VideoWriter
 from nofa_jax.models.nofa import NOFA, Volume
 from nofa_jax.progress import log, track
+from nofa_jax.train.finetune_cache import cache_key, load_compensation, save_compensation, settings
 from nofa_jax.train.provenance import read_config
 from nofa_jax.types import Frame
 
@@ -69,40 +70,39 @@ class Avatar:
           workdir: of a training run.
           landmarker: MediaPipe's face_landmarker.task; default $NOFA_LANDMARKER or the cache.
           face: which face, counted from the left, 1 is the first; default the largest.
-          finetune_steps: of C on this photo; default the run's config.finetune.steps, 0 leaves C as it is.
+          finetune_steps: of C on this photo, 0 leaves it as it is; default until it stops improving.
           keep_background: else what surrounds the head becomes white where the model was trained on white.
           step: checkpoint; default the newest good one.
 
         Raises:
           UserError: unreadable photo, no face, no landmarker, no run in workdir.
         """
-        name = str(photo) if not isinstance(photo, np.ndarray) else "photo"
-        pixels = load_photo(photo) if not isinstance(photo, np.ndarray) else photo
-        find_landmarker(landmarker)
         head = build.morphable_model(read_config(workdir))
-        tracked = track_photo(pixels, head, landmarker, face, name=name)
+        source = photo_frame(photo, read_config(workdir), head, landmarker, face, keep_background)
         config, model, variables = build.load(workdir, step)
-        size = config.model.output_size
-        if config.model.renderer.white_back and not keep_background:
-            matte = cut_out(pixels, tracked, head, size)
-            if not matte.plausible:
-                log(f"{name}: the outline of the hair was not found; the fitted head's own outline is used")
-            source = _source_frame(matte.image, matte.mask, tracked)
-        else:
-            source = _source_frame(apply_crop(pixels, tracked.crop[0], size), np.ones((size, size)), tracked)
         volume = _volume(model, True, variables, source.image)
         avatar = cls(config=config, model=model, variables=variables, head=head, volume=volume, photo=source)
         return avatar.finetuned(finetune_steps)
 
     def finetuned(self, steps: int | None = None) -> "Avatar":
-        """The avatar with C adapted to its photo (Sec. 3.3, Eq. 12); default config.finetune.steps, 0: as it is."""
-        steps = self.config.finetune.steps if steps is None else steps
-        if not steps:
+        """The avatar with C adapted to its photo (Sec. 3.3, Eq. 12), from the cache if it was before.
+
+        steps: exactly so many, 0: as it is; default until it stops improving, as config.finetune says.
+        """
+        if steps == 0 or (steps is None and not self.config.finetune.steps):
             return self
-        tuned = build.finetuner(self.config, self.model)(self.variables, self.photo, steps)
-        log(f"fine-tuned C on the photo: {tuned.steps} steps in {tuned.seconds:.1f} s")
-        volume = _volume(self.model, True, tuned.variables, self.photo.image)
-        return dataclasses.replace(self, variables=tuned.variables, volume=volume)
+        key = cache_key(self.photo, self.variables, {"steps": steps} | settings(self.config))
+        compensation = load_compensation(key, self.variables["params"]["compensation"])
+        if compensation is None:
+            tuned = build.finetuner(self.config, self.model)(self.variables, self.photo, steps)
+            log(f"fine-tuned C on the photo: {tuned.steps} steps in {tuned.seconds:.1f} s, ended by: {tuned.stopped}")
+            compensation = tuned.variables["params"]["compensation"]
+            save_compensation(key, compensation)
+        else:
+            log("this photo's fine-tuned C is in the cache")
+        variables = {**self.variables, "params": {**self.variables["params"], "compensation": compensation}}
+        volume = _volume(self.model, True, variables, self.photo.image)
+        return dataclasses.replace(self, variables=variables, volume=volume)
 
     def render(
         self,
@@ -280,6 +280,28 @@ def camera_for_pose(yaw: float, pitch: float, roll: float) -> Float[np.ndarray, 
             )
     rotation = turned(*np.radians([yaw, pitch, roll]))
     return cam2world_of((OPENCV_AXES @ rotation)[None], np.array([[0.0, 0.0, RADIUS]]))[0].astype(np.float32)
+
+
+def photo_frame(
+    photo: str | Path | UInt8[np.ndarray, "h w 3"],
+    config: ConfigDict,
+    head: MorphableModel,
+    landmarker: str | Path | None = None,
+    face: int | None = None,
+    keep_background: bool = False,
+) -> Frame:
+    """The photo as the model of `config` sees it: aligned, fitted, cut out; leading axis 1. As `Avatar.from_image`."""
+    name = str(photo) if not isinstance(photo, np.ndarray) else "photo"
+    pixels = load_photo(photo) if not isinstance(photo, np.ndarray) else photo
+    find_landmarker(landmarker)
+    tracked = track_photo(pixels, head, landmarker, face, name=name)
+    size = config.model.output_size
+    if not config.model.renderer.white_back or keep_background:
+        return _source_frame(apply_crop(pixels, tracked.crop[0], size), np.ones((size, size)), tracked)
+    matte = cut_out(pixels, tracked, head, size)
+    if not matte.plausible:
+        log(f"{name}: the outline of the hair was not found; the fitted head's own outline is used")
+    return _source_frame(matte.image, matte.mask, tracked)
 
 
 def _source_frame(crop: UInt8[np.ndarray, "s s 3"], mask: Float[np.ndarray, "s s"], tracked: Track) -> Frame:

@@ -1,6 +1,6 @@
 """From a config to modules, data and losses: the only reader of the configs' names."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from nofa_jax.models.superres import SuperResolution
 from nofa_jax.ops.resample import resize
 from nofa_jax.port.init import load_initial
 from nofa_jax.progress import log
-from nofa_jax.train.finetune import Finetuner
+from nofa_jax.train.earlier_run import load_run, missing_run
+from nofa_jax.train.finetune import Finetuner, Limits, Phase
 from nofa_jax.train.frozen import identity_network, perceptual_network, restoring_network
 from nofa_jax.train.mesh import state_shardings
 from nofa_jax.train.objective import Objective
@@ -78,6 +79,7 @@ def build_model(config: ConfigDict) -> NOFA:
 def _check_sizes(config: ConfigDict) -> None:
     """Sizes that do not fit together, found before anything compiles. Raises UserError naming the field."""
     m, t = config.model, config.train
+    options = [stage.options for stage in plan(config)]
     feature = min(m.generator.channel_base // (m.generator.plane_resolution // 4), m.generator.channel_max)
     rules = {
         "model.renderer.samples must be at least 2": m.renderer.samples >= 2,
@@ -94,8 +96,12 @@ def _check_sizes(config: ConfigDict) -> None:
         == (feature,),
         "data.size must equal model.output_size": config.data.size == m.output_size,
         "train.window must be at most model.rendering_resolution": 0 <= t.window <= m.rendering_resolution,
-        "train.steps, batch_size, targets_per_source and the *_every intervals must be at least 1": min(
-            t.steps, t.batch_size, t.targets_per_source, t.checkpoint_every, t.log_every, t.preview_every
+        "train.window must be 0 with teeth losses: GFPGAN restores whole faces": not t.window
+        or not any(term.startswith("teeth_") for stage in options for term in stage.losses),
+        "train.targets_per_source must be at least 1, or 0 where every stage is self-supervised": t.targets_per_source
+        >= (0 if all(stage.self_supervised for stage in options) else 1),
+        "train.steps, batch_size and the *_every intervals must be at least 1": min(
+            t.steps, t.batch_size, t.checkpoint_every, t.log_every, t.preview_every
         )
         >= 1,
     }
@@ -188,14 +194,21 @@ def dataset(config: ConfigDict) -> Dataset:
 
 
 def initial_state(config: ConfigDict, model: NOFA, data: Dataset, stages: list[Stage], warm: bool = True) -> TrainState:
-    """State at step 0: random or ported parameters, D warm-started if the config says so and `warm` (not on resume)."""
-    variables = dict(
-        init_variables(config, model, coefficient_counts(config, data.metadata), jax.random.key(config.seed))
-    )
+    """State at step 0: parameters of an earlier run, or random and ported ones with D warm-started if the config says
+    so; on resume (`warm` is false) only the shapes count.
+    """
+    counts, key = coefficient_counts(config, data.metadata), jax.random.key(config.seed)
+    if config.init_from.run:
+        abstract = jax.eval_shape(lambda: init_variables(config, model, counts, key))
+        empty = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), abstract)
+        variables = dict(load_run(config, abstract) if warm else empty)
+        warm = False  # D and the batch norm's statistics are past their start
+    else:
+        variables = dict(init_variables(config, model, counts, key))
     if warm and config.warm_start.encoder_batches:
         variables = calibrate_encoder(model, variables, data, config.warm_start.encoder_batches)
     if warm:
-        variables = load_initial(variables, model, config.init_from)
+        variables = load_initial(variables, model, {part: config.init_from[part] for part in ("generator", "encoder")})
     params = dict(variables.pop("params"))
     if warm and config.warm_start.steps:
         records = np.linspace(0, data.num_frames("train") - 1, min(512, data.num_frames("train"))).astype(int)
@@ -272,21 +285,48 @@ def train_step(
 
 
 def finetuner(config: ConfigDict, model: NOFA) -> Finetuner:
-    """One-shot fine-tuning of C as config.finetune says."""
+    """One-shot fine-tuning of C as config.finetune says: what eval and the product do."""
     f = config.finetune
-    losses = objective(config, f.losses)
-    return Finetuner(model, rendering(config), losses, dict(f.losses), f.learning_rate, config.seed)
+    return _finetuner(config, model, (Phase(f.steps, f.learning_rate, dict(f.losses)),))
+
+
+def photo_finetuner(config: ConfigDict, model: NOFA) -> Finetuner:
+    """The stages of a config with a `photo`, as phases on that photo; their limits are config.finetune's."""
+    phases = [
+        Phase(
+            stage.stop - stage.start,
+            config.train.learning_rate,
+            dict(stage.options.losses),
+            stage.options.trainable,
+            stage.options.compensate,
+        )
+        for stage in plan(config)
+    ]
+    return _finetuner(config, model, phases)
+
+
+def _finetuner(config: ConfigDict, model: NOFA, phases: Sequence[Phase]) -> Finetuner:
+    names = [name for name in ("seconds", "check_every", "patience") if name in config.finetune]  # older runs: none
+    limits = Limits(**{name: config.finetune[name] for name in names})
+    losses = objective(config, {term for phase in phases for term in phase.losses})
+    return Finetuner(model, rendering(config), losses, phases, limits, config.seed)
 
 
 def missing_prerequisites(config: ConfigDict) -> str:
     """What the config needs and does not find, or an empty string; with the command to run instead."""
-    missing = []
-    if not config.data.path and not config.data.identities:
-        missing.append(
-            "config.data.path, a packed data set (the paper's: CelebV-HQ, https://github.com/CelebV-HQ/CelebV-HQ; "
-            "format and commands: data_prep/README.md)"
+    missing, start = [], config.init_from
+    photo = config.photo.file if "photo" in config else ""
+    if not (config.data.path or config.data.identities or photo):
+        alone = all(config.stage[name].self_supervised for name in config.stages)
+        paper = (
+            "FFHQ, https://github.com/NVlabs/ffhq-dataset"
+            if alone
+            else "CelebV-HQ, https://github.com/CelebV-HQ/CelebV-HQ"
         )
-    for name in sorted({n for n in config.init_from.values() if n and not weight_path(n).exists()}):
+        missing.append(f"config.data.path, a packed data set (the paper's: {paper}; format: data_prep/README.md)")
+    if start.run and (text := missing_run(start.run, start.made_by)):
+        missing.append(text)
+    for name in sorted({n for n in (start.generator, start.encoder) if n and not weight_path(n).exists()}):
         missing.append(missing_message(name))
     if not missing:
         return ""

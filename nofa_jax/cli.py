@@ -77,6 +77,23 @@ def load_config(source: str) -> ConfigDict:
     return config.lock()
 
 
+GENERAL_STAGE = {"paper": "general.py", "small": "general.py:small", "quickstart": "quickstart.py"}
+
+
+def load_sibling(beside: str, source: str) -> ConfigDict:
+    """The config `source` from the folder of the file `beside`, unlocked: for configs that are made of another."""
+    return load_config(str(Path(beside).with_name(source))).unlock()
+
+
+def general_config(beside: str, size: str) -> ConfigDict:
+    """The general stage of a size, as `load_sibling`: what the other stages' configs are made of. Raises ValueError for
+    an unknown size.
+    """
+    if size not in GENERAL_STAGE:
+        raise ValueError(f"size is {', '.join(GENERAL_STAGE)}, not {size!r}")
+    return load_sibling(beside, GENERAL_STAGE[size])
+
+
 def config_fields(config: ConfigDict, prefix: str = "") -> dict[str, object]:
     """Every leaf of a config as `a.b.c` → value; an empty ConfigDict counts as a leaf."""
     fields: dict[str, object] = {}

@@ -9,9 +9,9 @@ from nofa_jax.cli import load_config
 from nofa_jax.types import Batch, Frame
 
 
-def tiny_config() -> ConfigDict:
-    """The quickstart, smaller still: 32² images, 16² planes."""
-    config = load_config("configs/quickstart.py").unlock()
+def tiny_config(source: str = "configs/quickstart.py") -> ConfigDict:
+    """A config of quickstart size, smaller still: 32² images, 16² planes; of the quickstart itself both stages."""
+    config = load_config(source).unlock()
     config.data.update({"identities": 24, "frames": 4, "size": 32, "workers": 0, "threads": 0})
     config.model.update({"source_size": 32, "output_size": 32, "rendering_resolution": 16})
     config.model.encoder.update({"widths": (4, 4, 8, 8), "stem_width": 4})
@@ -21,11 +21,13 @@ def tiny_config() -> ConfigDict:
     config.model.deformation.update({"depth": 2, "width": 8, "skip": 1, "weight_width": 8, "octaves": 3})
     config.model.renderer.update({"samples": 6, "decoder_width": 8, "decoder_features": 4})
     config.model.superres.update({"channels": (4, 4)})
-    config.train.update({"steps": 4, "batch_size": 2, "targets_per_source": 2, "window": 8, "mouth_size": 16})
+    config.train.update({"steps": 4, "batch_size": 2, "mouth_size": 16, "window": 8 if config.train.window else 0})
     config.train.update({"perceptual": "laplacian-pyramid", "identity": "lowpass-cosine"})
     config.train.update({"log_every": 1, "checkpoint_every": 2, "preview_every": 4})
-    config.stages = ("general", "compensation")
-    config.stage.general.until = 0.5
+    if config.name == "quickstart":
+        config.train.targets_per_source = 2
+        config.stages = ("general", "compensation")
+        config.stage.general.until = 0.5
     config.warm_start.update({"steps": 2, "heads": 2, "points": 16, "vertices": 100})
     config.finetune.steps = 2
     return config.lock()

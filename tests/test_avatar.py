@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from nofa_jax import avatar as avatar_module
+from nofa_jax import build
 from nofa_jax.avatar import BATCH, Avatar, camera_for_pose
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.model import load_morphable_model
@@ -14,6 +15,7 @@ from nofa_jax.face3d.pose import rotation_angle_deg
 from nofa_jax.face3d.scene import project
 from nofa_jax.face3d.track import fit_photo, intrinsics
 from nofa_jax.media.video import VideoReader
+from nofa_jax.train.finetune import Finetuned
 from tests.quick import fast_compile
 from tests.tiny_run import Clip, render_clip, save_tiny_run
 
@@ -128,6 +130,29 @@ def test_finetuning_changes_c_alone_and_brings_the_photo_nearer(avatar: Avatar) 
         same = jax.tree.all(jax.tree.map(lambda a, b: np.array_equal(a, b), before[name], after[name]))
         assert same == (name != "compensation"), name
     assert avatar.finetuned(0) is avatar
+
+
+def test_a_photo_is_fine_tuned_once(avatar: Avatar, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time, the cache answers; another number of steps is another avatar."""
+    asked = []
+
+    def fake(config, model):
+        def tune(variables, photo, steps):
+            asked.append(steps)
+            c = jax.tree.map(lambda x: x + len(asked), variables["params"]["compensation"])
+            params = {**variables["params"], "compensation": c}
+            return Finetuned({**variables, "params": params}, 1, 0.0, {}, [], "steps")
+
+        return tune
+
+    monkeypatch.setattr(build, "finetuner", fake)
+    with fast_compile():
+        one, again, other, default = (avatar.finetuned(steps) for steps in (3, 3, 4, None))
+    assert asked == [3, 4, None]
+    bias = [np.asarray(a.variables["params"]["compensation"]["to_planes"]["bias"]) for a in (one, again, other)]
+    np.testing.assert_array_equal(bias[0], bias[1])
+    np.testing.assert_allclose(bias[2] - bias[0], 1.0)
+    assert default.volume.planes.shape == avatar.volume.planes.shape
 
 
 def test_turntable_swings_and_comes_back(avatar: Avatar, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def pair_loader(
     """Loader of training batches: sources [b,…] and `targets_per_source` other frames [b,t,…] of the same clip.
 
     Every epoch passes once over the split's clips in a new order; each visit draws a new source and new targets, all
-    distinct. Clips with too few frames are left out.
+    distinct. Clips with too few frames are left out. With 0 targets, data sets of single images will do.
 
     Args:
       batch_size: sources per global step, over all processes; this process gets batch_size / process_count of them.
@@ -84,7 +84,7 @@ def pair_loader(
     Raises:
       UserError: unknown split, no clip with enough frames, indivisible batch, state of other options.
     """
-    if batch_size < 1 or targets_per_source < 1 or batch_size % process_count or not 0 <= process_index < process_count:
+    if batch_size < 1 or targets_per_source < 0 or batch_size % process_count or not 0 <= process_index < process_count:
         raise UserError(
             f"batch_size {batch_size} with {targets_per_source} targets cannot be shared by {process_count} processes"
         )
@@ -122,10 +122,14 @@ def _load_batch(dataset: Dataset, split: str, chosen: list[tuple[int, np.ndarray
     records = np.stack([records for _, records in chosen])
     b, t = records.shape[0], records.shape[1] - 1
     source = dataset.frames(split, records[:, 0])
-    target = dataset.frames(split, records[:, 1:].reshape(-1))
+    target = dataset.frames(split, records[:, 1:].reshape(-1)) if t else source.replace(**_no_rows(source))
     shaped: dict[str, Any] = {name: value.reshape(b, t, *value.shape[1:]) for name, value in vars(target).items()}
     clip: Any = np.array([clip for clip, _ in chosen])
     return Batch(source=source, target=Frame(**shaped), clip=clip)
+
+
+def _no_rows(frame: Frame) -> dict[str, Any]:
+    return {name: value[:0] for name, value in vars(frame).items()}
 
 
 def _derived(seed: int, use: str) -> int:

@@ -16,12 +16,12 @@ from nofa_jax.types import Batch, Output
 
 
 class Preview:
-    """Draws source | target | output | canonical | depth of one batch (one target each)."""
+    """Draws source | target | output | canonical | depth of one batch (one target each, or none: the source then)."""
 
     def __init__(self, model: NOFA, rendering: Rendering, batch: Batch, mesh: Mesh | None = None) -> None:
         rendering = dataclasses.replace(rendering, window=0, jitter=False)
         self.batch = batch
-        self.targets = flatten_targets(batch.target)
+        self.targets = flatten_targets(batch.target) if batch.target.image.shape[1] else batch.source
 
         def draw(variables: PyTree) -> tuple[Output, Array]:
             volume = model.apply(variables, batch.source.image, rendering.compensate, method="volume")

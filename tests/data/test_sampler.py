@@ -46,6 +46,15 @@ def test_batches_have_the_contract_shapes(dataset: Dataset):
     assert batch.target.image.max() <= 1
 
 
+def test_without_targets_a_batch_is_its_sources(dataset: Dataset):
+    """The compensation stage: the source is its own target."""
+    batch = next(pair_loader(dataset, "train", 6, 0, seed=0))
+    assert batch.source.image.shape == (6, SIZE, SIZE, 3)
+    assert batch.target.image.shape == (6, 0, SIZE, SIZE, 3)
+    assert batch.target.exp_coeff.shape == (6, 0, N_EXP)
+    assert len(drawn(batch)[0]) == 2
+
+
 def test_fields_of_a_sample_belong_together(dataset: Dataset):
     batch = next(pair_loader(dataset, "train", 4, 3, seed=5))
     for row, (clip, source, *targets) in enumerate(drawn(batch)):

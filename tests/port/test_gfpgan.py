@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nofa_jax.errors import UserError
 from nofa_jax.extractors.gfpgan import GFPGAN
+from nofa_jax.port.files import save_ported
 from nofa_jax.port.gfpgan import port_gfpgan
+from nofa_jax.train.frozen import restoring_network
 from tests import golden
 from tests.quick import fast_compile, init
 
@@ -54,3 +57,20 @@ def test_toy_size_and_gradient():
     assert jnp.any(grad != 0)
     with pytest.raises(ValueError, match="built for 16² images"):
         model.apply(variables, image[:, :8])
+
+
+def test_a_ported_file_of_any_size_restores_pictures_of_any_size(tmp_path):
+    """The teeth stage's way to GFPGAN: a file, its options, its own resolution."""
+    model = GFPGAN(**TOY)
+    variables = init(model, jnp.zeros((1, 16, 16, 3)))
+    options = {name: list(value) if isinstance(value, tuple) else value for name, value in TOY.items()}
+    path = tmp_path / "toy.safetensors"
+    as_numpy = jax.tree.map(np.asarray, dict(variables))
+    save_ported(path, as_numpy, {"kind": "gfpgan", "options": options, "porter_version": "0"})
+    network = restoring_network(str(path), 32)
+    assert jax.tree.all(jax.tree.map(np.array_equal, network.variables, as_numpy))
+    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    assert jax.eval_shape(network.apply, network.variables, image).shape == (1, 16, 16, 3)
+    save_ported(path, as_numpy, {"kind": "gfpgan", "options": options | {"code_dim": 8}, "porter_version": "0"})
+    with pytest.raises(UserError, match="wanted"):
+        restoring_network(str(path), 32)
