@@ -3,7 +3,8 @@
     python benchmarks/eg3d_frame.py [--repeats=5] [--dtype=bfloat16] [--ray_chunk=4096]
 
 Random weights (the time does not depend on them), one frame, compiled and warm. Wall time is the best of the repeats;
-CPU time is that of all threads and tells more on a busy machine. Peak memory is the process's, compilation included.
+CPU time is that of all threads and tells more on a busy machine. The first lines say what the machine computes in a
+second of it: a stage's arithmetic over that is its floor. Peak memory is the process's, compilation included.
 """
 
 import argparse
@@ -45,6 +46,7 @@ def main() -> None:
 
     rays = camera.make_rays(*camera.split_label(label), model.rendering_resolution)
     print(f"{jax.devices()[0].device_kind}, {args.dtype}, jax {jax.__version__}")
+    print_speed()
     print(f"{'stage':18} {'wall':>8} {'cpu':>8} {'compile':>8} {'peak so far':>12}")
     planes = measure("planes", args.repeats, model.generator.apply, part("generator"), ws).planes
     rendered = measure("volume rendering", args.repeats, model.renderer.apply, part("renderer"), planes, rays)
@@ -60,6 +62,26 @@ def paper_size(dtype: jnp.dtype, ray_chunk: int) -> EG3D:
         renderer=VolumeRenderer(Decoder(dtype=dtype), ray_chunk=ray_chunk),
         superres=SuperResolution(dtype=dtype),
     )
+
+
+def print_speed() -> None:
+    """Of a large matrix product and of a convolution as in super-resolution, in float32."""
+    square, image, kernel = jnp.ones((2048, 2048)), jnp.ones((1, 128, 128, 256)), jnp.ones((3, 3, 256, 256))
+
+    def conv(x: jax.Array, k: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    for name, function, args, operations in (
+        ("matrix product", jnp.matmul, (square, square), 2 * 2048**3),
+        ("convolution", conv, (image, kernel), 2 * 128**2 * kernel.size),
+    ):
+        compiled, cpus = jax.jit(function), []
+        jax.block_until_ready(compiled(*args))
+        for _ in range(5):
+            cpu = time.process_time()
+            jax.block_until_ready(compiled(*args))
+            cpus.append(time.process_time() - cpu)
+        print(f"{name}: {operations / min(cpus) / 1e9:.0f} GFLOP in a CPU second")
 
 
 def measure(name: str, repeats: int, function: Callable, *args):
