@@ -28,6 +28,8 @@ from nofa_jax.types import Frame, Output
 C_ALONE = (("compensation/.*", 1.0), (".*", 0.0))
 IMPROVEMENT = 0.99  # an error counts as lower when it is below this share of the lowest so far
 
+LEAST_VISIBLE = 0.05  # share of the held-out views' pixels
+
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
@@ -148,6 +150,8 @@ class Finetuner:
             (phase,) = phases
             phases, limits = (dataclasses.replace(phase, steps=steps),), Limits()
         views = self._views(variables, source) if limits.check_every else None
+        if views is not None and float(views.visible.mean()) < LEAST_VISIBLE:
+            views = None  # a model that shows no face yet has no views to hold out: all steps are taken
         end = begin + limits.seconds if limits.seconds else float("inf")
         total, done, losses, history, stopped = sum(p.steps for p in phases), 0, {}, [], "steps"
         progress = Progress(total, "fine-tuning on the photo") if show_progress else None

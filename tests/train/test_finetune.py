@@ -9,7 +9,7 @@ import pytest
 
 from nofa_jax import build
 from nofa_jax.rendering.camera import make_rays
-from nofa_jax.train import finetune_cache
+from nofa_jax.train import finetune, finetune_cache
 from nofa_jax.train.finetune import Finetuner, Limits, _Best
 from nofa_jax.train.held_out import orbit, warp_photo
 from nofa_jax.types import Frame, Output
@@ -66,12 +66,15 @@ def test_hope_ends_after_some_looks_without_improvement() -> None:
     assert float(best.trained["p"]) == 2.0
 
 
-def test_fine_tuning_ends_by_itself_by_the_clock_or_when_told(photo: Frame, variables: dict) -> None:
+def test_fine_tuning_ends_by_itself_by_the_clock_or_when_told(photo: Frame, variables: dict, monkeypatch) -> None:
     config = tiny_config()
     with config.unlocked():
         config.finetune.update({"steps": 40, "check_every": 2, "patience": 2, "learning_rate": 0.0})
     tuner = build.finetuner(config, build.build_model(config))
     with fast_compile():
+        nothing_seen = tuner(variables, photo, show_progress=False)  # a random model is transparent
+        assert (nothing_seen.stopped, nothing_seen.steps, nothing_seen.held_out) == ("steps", 40, [])
+        monkeypatch.setattr(finetune, "LEAST_VISIBLE", 0.0)
         result = tuner(variables, photo, show_progress=False)
         assert (result.stopped, result.steps) == ("no improvement", 4)  # at a rate of 0 nothing improves
         assert [step for step, _ in result.held_out] == [0, 2, 4]
