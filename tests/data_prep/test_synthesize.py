@@ -89,7 +89,7 @@ def test_depth_lies_on_the_head(dataset: Dataset):
 def test_clips_move_smoothly_and_one_person_stays_one(root: Path):
     dataset = open_dataset(make_dataset(root, **SMALL | {"frames": 10, "seconds": 0.8, "clips_per_identity": 2}))
     fastest = 2 * motion.STEEPEST / motion.EXPRESSION_GAPS[0]
-    people = {}
+    people, turned = {}, 0.0
     for clip in dataset.clips("train"):
         records = [dataset.record("train", int(i)) for i in clip.records]
         times = np.array([r["time"] for r in records])
@@ -99,8 +99,9 @@ def test_clips_move_smoothly_and_one_person_stays_one(root: Path):
         forward = np.stack([r["cam2world"][:3, 2] for r in records])
         turn = np.degrees(np.arccos(np.clip((forward[1:] * forward[:-1]).sum(1), -1, 1)))
         assert turn.max() < 12, "degrees from one frame to the next"
-        assert turn.sum() > 2, "the camera moves"
+        turned += turn.sum()
         people.setdefault(clip.identity, []).append(records)
+    assert turned > 2, "the camera moves, though it may rest for a whole short clip"
     for clips in people.values():
         assert len(clips) == 2
         alphas = np.stack([r["id_coeff"] for records in clips for r in records])

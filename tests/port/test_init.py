@@ -150,7 +150,7 @@ def test_wrong_files_and_names(tmp_path: Path, eg3d: Path) -> None:
 def test_a_run_starts_from_them(tmp_path: Path, eg3d: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`build.initial_state` loads the files for a new run, and not for one that is resumed."""
     config = mini_config().unlock()
-    config.init_from = ConfigDict({"generator": str(eg3d), "encoder": str(face_network(tmp_path, "ir_se50"))})
+    config.init_from.update({"generator": str(eg3d), "encoder": str(face_network(tmp_path, "ir_se50"))})
     config.warm_start.update({"steps": 0, "encoder_batches": 0})
     model, variables = empty(config)
     monkeypatch.setattr(build, "init_variables", lambda *args: dict(variables))
