@@ -16,14 +16,22 @@ RMS = 0.2  # root mean square of an update, about that of Adam's (Liu et al., Eq
 
 
 def orthogonalize(matrix: Float[Array, "m n"]) -> Float[Array, "m n"]:
-    """U V^T of the singular value decomposition U S V^T, up to singular values within about [0.7, 1.2]."""
+    """U V^T of the singular value decomposition U S V^T, up to singular values within about [0.7, 1.2].
+
+    Every iterate is the matrix times a polynomial in its Gram matrix, so the iteration needs that small square alone.
+    """
     a, b, c = QUINTIC
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / (jnp.linalg.norm(x) + 1e-12)
-    for _ in range(ITERATIONS):
-        gram = x @ x.T
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix / (jnp.linalg.norm(matrix) + 1e-12)
+    gram = x.T @ x if tall else x @ x.T
+    identity = jnp.eye(gram.shape[0], dtype=gram.dtype)
+    factor = identity
+    for i in range(ITERATIONS):
+        step = a * identity + b * gram + c * (gram @ gram)
+        factor = factor @ step
+        if i + 1 < ITERATIONS:
+            gram = step @ gram @ step
+    return x @ factor if tall else factor @ x
 
 
 def scale_by_muon(beta: float = 0.95) -> optax.GradientTransformation:
