@@ -148,7 +148,7 @@ def make_small(config: ConfigDict) -> None:
     config.model.renderer.update({"white_back": True, "ray_chunk": 0, "remat": False, "decoder_width": 32})
     config.model.renderer.decoder_features = 16
     config.model.superres.update({"channels": (32, 24), "resize": "never"})
-    config.train.update({"steps": 6_000, "batch_size": 6, "targets_per_source": 1, "window": 40, "window_focus": 0.4})
+    config.train.update({"steps": 1_500, "batch_size": 6, "targets_per_source": 1, "window": 40, "window_focus": 0.4})
     config.train.update({"learning_rate": 4e-3, "learning_rate_final": 0.05, "learning_rate_warmup": 50})
     config.train.update(
         {
