@@ -29,7 +29,7 @@ class NonFinite:
         bad = [name for name, value in values.items() if not np.isfinite(value)]
         if not bad:
             return
-        what = f"step {step}: not finite: {', '.join(bad)}; its batch is in {self._save(step, batch)}"
+        what = f"step {step}: not finite: {', '.join(bad)}; {self._save(step, batch)}"
         self._skipped += 1
         if self._skipped > self._allowed:
             raise UserError(
@@ -38,15 +38,15 @@ class NonFinite:
             )
         log(f"{what}; left out ({self._skipped} of {self._allowed})")
 
-    def _save(self, step: int, batch: Batch) -> Path:
+    def _save(self, step: int, batch: Batch) -> str:
         process = f"-process{jax.process_index()}" if jax.process_count() > 1 else ""
         path = self._folder / f"{step:07d}{process}.npz"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             np.savez(path, allow_pickle=False, **{name: np.asarray(leaf) for name, leaf in flatten(batch).items()})
         except OSError as error:
-            log(f"cannot write {path}: {error.strerror}")
-        return path
+            return f"its batch is lost, {path} cannot be written: {error.strerror}"
+        return f"its batch is in {path}"
 
 
 def load_batch(path: str | Path) -> Batch:

@@ -30,3 +30,9 @@ def test_as_many_as_allowed_are_left_out(tmp_path, capsys):
     with pytest.raises(UserError, match="step 4"):
         check(4, BAD, batch)
     assert len(list((tmp_path / "nonfinite").iterdir())) == 3
+
+
+def test_a_batch_that_cannot_be_kept_is_said_to_be_lost(tmp_path):
+    (tmp_path / "nonfinite").write_text("a file in the folder's place")
+    with pytest.raises(UserError, match=r"its batch is lost, .*0000004\.npz cannot be written"):
+        NonFinite(tmp_path)(4, {"l2": float("nan")}, fake_batch(tiny_config()))
