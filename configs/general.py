@@ -132,7 +132,7 @@ def get_config(size: str = "paper") -> ConfigDict:
 
 
 def make_small(config: ConfigDict) -> None:
-    """The same stage at 128 pixels on embedded heads: 45 minutes on two CPU cores."""
+    """The same stage at 128 pixels on embedded heads. Its steps are what 45 minutes on two CPU cores allow."""
     config.name = "general-small"
     config.data.update({"head": "procedural", "identities": 1_000, "frames": 8, "seconds": 6.0, "size": 128})
     config.model.update({"source_size": 128, "output_size": 128, "rendering_resolution": 64})

@@ -335,7 +335,7 @@ def missing_prerequisites(config: ConfigDict) -> str:
         + "; ".join(f"({i}) {text}" for i, text in enumerate(missing, 1))
         + ". "
         "To train now, without any of these: `python train.py --config=configs/quickstart.py` (10 minutes) or "
-        "`python train.py --config=configs/general.py:small` (45 minutes)"
+        "`python train.py --config=configs/general.py:small` (longer, 128 pixels)"
     )
 
 
