@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from nofa_jax import allocator, build, compile_cache
+from nofa_jax import build, compile_cache
 from nofa_jax.cli import run_main
 from nofa_jax.data.records import open_dataset
 from nofa_jax.errors import UserError
@@ -46,7 +46,6 @@ PICTURES = 12  # pairs shown in the grids
 
 
 def main() -> int:
-    allocator.keep_freed_memory()
     compile_cache.enable()
     step = checkpoint.load(WORKDIR.value, ("ema", "constants"), STEP.value).step  # the newest that is good
     config, model, variables = build.load(WORKDIR.value, step)

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from nofa_jax.allocator import keep_freed_memory
 from nofa_jax.models.eg3d import EG3D
 from nofa_jax.models.generator import Generator
 from nofa_jax.models.renderer import Decoder, VolumeRenderer
@@ -33,7 +32,6 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--ray_chunk", type=int, default=0, help="rays traced at a time; 0: all")
     args = parser.parse_args()
-    keep_freed_memory()
 
     model = paper_size(jnp.dtype(args.dtype), args.ray_chunk)
     ws = jax.random.normal(jax.random.key(0), (1, model.generator.num_ws, model.generator.w_dim))

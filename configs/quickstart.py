@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     config.model.compensation.update({"channels": (64, 48, 48, 48), "hidden": 24})
     config.model.renderer.update({"samples": 14})
     config.model.superres.update({"channels": (24, 16)})
-    config.train.update({"steps": 1_000, "window": 24, "checkpoint_every": 250, "preview_every": 250})
+    config.train.update({"steps": 1_200, "window": 24, "checkpoint_every": 250, "preview_every": 250})
     config.warm_start.steps = 1_200
 
     # The paper's compensation stage, for longer runs: --config.stages="('general','compensation')" and

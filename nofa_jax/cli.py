@@ -16,7 +16,6 @@ from typing import NoReturn
 from absl import flags
 from ml_collections import ConfigDict
 
-from nofa_jax.allocator import keep_freed_memory
 from nofa_jax.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -26,7 +25,6 @@ EXIT_BROKEN_PIPE = 141
 
 def exit_code(run: Callable[[], int | None]) -> int:
     """Runs `run` and turns its result, a `UserError` or Ctrl-C into the exit code to leave with."""
-    keep_freed_memory()
     try:
         return run() or 0
     except UserError as error:

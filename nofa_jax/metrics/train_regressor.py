@@ -20,7 +20,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from nofa_jax import allocator, compile_cache
+from nofa_jax import compile_cache
 from nofa_jax.compile_cache import cache_dir
 from nofa_jax.data.records import Dataset, open_dataset
 from nofa_jax.errors import UserError
@@ -241,7 +241,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if args.steps < 1:
         raise UserError(f"--steps must be at least 1, not {args.steps}")
-    allocator.keep_freed_memory()
     compile_cache.enable()
     regressor = cached_regressor(open_dataset(args.data), Settings(steps=args.steps))
     if args.out:
