@@ -165,7 +165,7 @@ def make_small(config: ConfigDict) -> None:
     config.stage.general.trainable = (
         ("generator/mapping/.*", 0.0),
         ("compensation/.*", 0.0),
-        ("deformation/.*", 0.2),  # it starts from the morphable model
+        ("deformation/.*", 0.02),  # it starts from the morphable model; at 0.2 it lost the eyes (docs/training.md)
         (
             "(generator|renderer|superres)/.*|encoder/heads_.*/weight",
             4.0,
