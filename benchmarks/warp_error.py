@@ -8,12 +8,17 @@ to the motion itself. D owes the morphable model nothing after its warm start: l
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 from nofa_jax import build
+from nofa_jax.cli import exit_code
 from nofa_jax.face3d.model import MorphableModel
 from nofa_jax.rendering.camera import EG3D_RADIUS
 from nofa_jax.train import checkpoint
@@ -75,4 +80,4 @@ def _rms(x: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(exit_code(main))
