@@ -46,6 +46,10 @@ class Canvas:
     behind_lips: np.ndarray  # [n] cm behind the front of the lips
     openness: np.ndarray  # [n] 1 where light comes from everywhere, less in folds and hollows; 1 inside mouth and eyes
 
+    def rows(self, index: np.ndarray) -> "Canvas":
+        """These points alone."""
+        return Canvas(**{field.name: getattr(self, field.name)[index] for field in dataclasses.fields(self)})
+
 
 _CANVASES: dict[tuple, Canvas] = {}
 

@@ -26,6 +26,27 @@ class HeadImage(typing.TypedDict):
     landmarks: np.ndarray  # float32 [68,2], fractions of the image size, x right, y down
 
 
+class Colours:
+    """One person's colour at every point of the model and, behind them, of the hair. Painted when first asked for:
+    the pictures of a clip meet a small part of a fine mesh.
+    """
+
+    def __init__(self, model: MorphableModel, appearance: Appearance, hair: Hair | None) -> None:
+        own = len(model.triangles) * POINTS
+        shell = np.zeros((0, 3), np.float32) if hair is None else hair.colour.reshape(-1, 3)
+        self._model, self._appearance = model, appearance
+        self._colour = np.concatenate([np.zeros((own, 3), np.float32), shell])
+        self._painted = np.arange(len(self._colour)) >= own
+
+    def at(self, points: np.ndarray) -> np.ndarray:
+        """Linear RGB [n,3], float32, of points by their indices (triangle * POINTS + point of the triangle)."""
+        fresh = np.unique(points[~self._painted[points]])
+        if len(fresh):
+            self._colour[fresh] = paint(self._model, self._appearance, fresh)
+            self._painted[fresh] = True
+        return self._colour[points]
+
+
 @dataclasses.dataclass(frozen=True)
 class Painted:
     """A model with one person's colours and hair: everything of a clip that stays the same from frame to frame."""
@@ -34,14 +55,14 @@ class Painted:
     appearance: Appearance
     hair: Hair | None
     triangles: np.ndarray  # int32 [t,3]: the model's, then the hair's
-    colour: np.ndarray  # float32 [t * POINTS, 3] linear RGB
+    colours: Colours
     gloss: np.ndarray  # float32 [t, 2]: strength and exponent of the highlight
 
 
 def paint_head(model: MorphableModel, appearance: Appearance) -> Painted:
-    """Prepare a person for rendering; do it once per clip (tens of milliseconds)."""
+    """Prepare a person for rendering; do it once per clip: pictures then share what they paint."""
     hair = grow(model, appearance)
-    triangles, colour = np.asarray(model.triangles), paint(model, appearance)
+    triangles = np.asarray(model.triangles)
     corner = np.asarray(model.vertex_part)[triangles[:, 0]]
     gloss = np.tile(np.array([appearance.gloss, 18.0], np.float32), (len(triangles), 1))
     for name, shine in (("eyeball_left", (0.55, 90.0)), ("eyeball_right", (0.55, 90.0)), ("teeth", (0.12, 30.0))):
@@ -49,9 +70,8 @@ def paint_head(model: MorphableModel, appearance: Appearance) -> Painted:
     gloss[corner == model.part_names.index("mouth_socket"), 0] = 0.0
     if hair is not None:
         triangles = np.concatenate([triangles, hair.scalp.triangles + len(model.mean)])
-        colour = np.concatenate([colour, hair.colour])
         gloss = np.concatenate([gloss, np.tile(np.array([0.05, 12.0], np.float32), (len(hair.scalp.triangles), 1))])
-    return Painted(model, appearance, hair, triangles.astype(np.int32), colour.reshape(-1, 3).astype(np.float32), gloss)
+    return Painted(model, appearance, hair, triangles.astype(np.int32), Colours(model, appearance, hair), gloss)
 
 
 def render_head(
@@ -156,7 +176,7 @@ def _shade(head: Painted, normals: np.ndarray, hit: Hits, seen: np.ndarray, dire
     normal = np.where((facing > 0.0)[:, None], -normal, normal)
     i = np.minimum(np.rint(u * GRID).astype(np.int32), GRID)
     j = np.minimum(np.rint(v * GRID).astype(np.int32), GRID - i)
-    albedo = head.colour[triangle * POINTS + GRID_INDEX[i, j]]
+    albedo = head.colours.at(triangle * POINTS + GRID_INDEX[i, j])
     key = np.maximum((normal @ a.light + 0.15) / 1.15, 0.0)
     light = a.ambient * (0.8 + 0.2 * normal[:, 1]) + a.light_strength * key
     half = a.light - towards

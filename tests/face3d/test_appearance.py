@@ -87,24 +87,29 @@ def test_mouth_folds_are_darker_than_the_forehead(head):
 def test_paint_is_finite_and_shows_the_appearance(head):
     a = person(1, beard=0.0, moustache=0.0, bald=1.0, spots=0.0, blush=0.0)
     colour = paint(head, a)
-    assert colour.shape == (len(head.triangles), POINTS, 3)
+    assert colour.shape == (len(head.triangles) * POINTS, 3)
     assert np.isfinite(colour).all()
     assert colour.min() >= 0
     c = canvas(head)
-    flat = colour.reshape(-1, 3)
     cheek = (c.cheek > 0.8) & (c.openness > 0.97) & (c.lid == 0)
-    np.testing.assert_allclose(flat[cheek].mean(0), a.skin, rtol=0.1)
+    np.testing.assert_allclose(colour[cheek].mean(0), a.skin, rtol=0.1)
     iris = (c.gaze_angle > 0.22) & (c.gaze_angle < 0.3)
-    assert np.abs(flat[iris].mean(0) - a.iris).max() < 0.5 * a.iris.max()
-    red = paint(head, dataclasses.replace(a, lip=np.float32([0.9, 0.0, 0.0]))).reshape(-1, 3)
-    changed = np.abs(red - flat).max(1) > 0.02
+    assert np.abs(colour[iris].mean(0) - a.iris).max() < 0.5 * a.iris.max()
+    red = paint(head, dataclasses.replace(a, lip=np.float32([0.9, 0.0, 0.0])))
+    changed = np.abs(red - colour).max(1) > 0.02
     assert (c.lip[changed] > 0).all()
+
+
+def test_points_painted_alone_look_as_in_the_whole(head):
+    a = person(5)
+    some = np.random.default_rng(0).permutation(len(head.triangles) * POINTS)[:500]
+    np.testing.assert_allclose(paint(head, a, some), paint(head, a)[some], atol=1e-5)
 
 
 def test_beard_stays_on_the_lower_face(head):
     bare = paint(head, person(2, beard=0.0, moustache=0.0))
     bearded = paint(head, person(2, beard=1.0, moustache=1.0))
-    changed = np.abs(bearded - bare).reshape(-1, 3).max(1) > 0.01
+    changed = np.abs(bearded - bare).max(1) > 0.01
     c = canvas(head)
     assert changed.sum() > 1000
     assert c.height[changed].max() < 1.0  # below the eyes
