@@ -1,4 +1,4 @@
-"""Gradients of every network that a loss goes through, in reverse mode, against central differences at small sizes."""
+"""Gradients of every network that training goes through, reverse mode against central differences at small sizes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from nofa_jax.extractors.arcface import IRSE50
+from nofa_jax.extractors.gfpgan import GFPGAN
 from nofa_jax.extractors.lpips import build_lpips
+from nofa_jax.models.compensation import Compensation
+from nofa_jax.models.deformation import Deformation
 from nofa_jax.models.generator import Generator
 from nofa_jax.models.renderer import Decoder, VolumeRenderer
 from nofa_jax.models.superres import SuperResolution
@@ -77,6 +80,25 @@ def renderer() -> Case:
     return output, variables(model, planes, rays), planes
 
 
+def compensation() -> Case:
+    model = Compensation(channels=(6, 4, 4), plane_channels=2, hidden=4)
+    feature, photo = normal(1, 4, 4, 6), normal(1, 8, 8, 3)
+    return lambda v, f: model.apply(v, f, photo), variables(model, feature, photo), feature
+
+
+def deformation() -> Case:
+    """One octave: of seven the highest turns by a quarter between the two points that are compared."""
+    model = Deformation(depth=3, width=12, skip=1, weight_depth=2, weight_width=8, octaves=1, modulate=True)
+    points, alpha, beta = 0.3 * normal(1, 20, 3), normal(1, 5), normal(1, 4)
+    return lambda v, x: model.apply(v, x, alpha, beta).x_canonical, variables(model, points, alpha, beta), points
+
+
+def gfpgan() -> Case:
+    """To the picture, which no loss takes: the teeth stage stops the gradient there."""
+    model, x = GFPGAN(unet_channels=(4, 6, 8), decoder_channels=(12, 12, 8), code_dim=16), normal(1, 16, 16, 3) / 3
+    return model.apply, variables(model, x), x
+
+
 CASES: dict[str, Callable[[], Case]] = {
     "lpips-alex": lambda: lpips("alex"),
     "lpips-vgg": lambda: lpips("vgg"),
@@ -84,6 +106,9 @@ CASES: dict[str, Callable[[], Case]] = {
     "generator": generator,
     "superres": superres,
     "renderer": renderer,
+    "compensation": compensation,
+    "deformation": deformation,
+    "gfpgan": gfpgan,
 }
 
 

@@ -1,5 +1,7 @@
 """The pipeline as a whole: sizes at the paper's scale, and what switching parts off means."""
 
+from collections.abc import Generator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +10,14 @@ import pytest
 from nofa_jax import build
 from nofa_jax.cli import load_config
 from tests.fakes import fake_batch, tiny_config
+from tests.quick import fast_compile
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap_programs() -> Generator[None]:
+    """Operations run one by one here, and the time goes into compiling them."""
+    with fast_compile():
+        yield
 
 
 def _count(tree) -> int:
