@@ -32,7 +32,7 @@ def stage_config(name: str) -> ConfigDict:
         real = load_config(f"configs/{name}.py:quickstart")
         config.stage = real.stage
         config.stages = real.stages
-        config.train.restorer = "untrained"
+        config.train.update({"restorer": "untrained", "window": real.train.window})
     config.train.update({"batch_size": 8, "targets_per_source": 1})
     return config
 
