@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -135,12 +135,19 @@ def update_content_hash(digest: Any, record: Record) -> None:
 
 
 def write_dataset(
-    path: Path, splits: Mapping[str, Iterable[Record]], metadata: dict[str, Any], n_id: int, n_exp: int, coding: str
+    path: Path,
+    splits: Mapping[str, Iterable[Record]],
+    metadata: dict[str, Any],
+    n_id: int,
+    n_exp: int,
+    coding: str,
+    extras: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
     """Writes `splits` of stored records (see `encode_record`) as a new data set at `path`, all or nothing.
 
     The files are made in a hidden directory beside `path` and renamed at the end: what stands under `path` is whole.
-    Splits are read one after the other, each once. Raises UserError when `path` exists or a split yields nothing.
+    Splits are read one after the other, each once; then `extras` may write files of its own into the folder. Raises
+    UserError when `path` exists or a split yields nothing.
     """
     images.check_coding(coding)
     if path.exists():
@@ -165,6 +172,7 @@ def write_dataset(
         }
         np.savez_compressed(work / "index.npz", **columns)
         (work / "metadata.json").write_text(json.dumps(full, indent=1) + "\n")
+        extras(work)
         work.rename(path)
     finally:
         shutil.rmtree(work, ignore_errors=True)

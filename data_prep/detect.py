@@ -1,0 +1,117 @@
+"""First step: every frame is looked at once. Landmarks, sharpness of the face, and how much the picture changed."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from data_prep.sources import Source
+from nofa_jax.errors import UserError
+from nofa_jax.face3d.landmarker import NUM_LANDMARKS, Face, Landmarker
+from nofa_jax.face3d.landmarks import LandmarkTrack, load_track, save_track
+from nofa_jax.face3d.mediapipe import MEDIAPIPE_BLENDSHAPES
+from nofa_jax.face3d.npz import read_npz
+from nofa_jax.media.photo import load_photo
+from nofa_jax.media.video import VideoReader
+
+FACE_SIZE = 128  # pixels of the face's box in which sharpness is measured, so that it does not depend on the zoom
+THUMBNAIL = 32  # pixels a side of the pictures whose difference shows a cut
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What `detect` saw in each of f frames."""
+
+    landmarks: LandmarkTrack
+    sharpness: Float[np.ndarray, " f"]  # variance of the Laplacian (grey levels of 255); NaN without a face
+    change: Float[np.ndarray, " f"]  # mean difference from the frame before, in [0, 1]; 0 for the first
+    faces: int  # in the picture, of a photo; 1 of a video
+
+
+def frames(source: Source) -> Iterator[tuple[Fraction, UInt8[np.ndarray, "h w 3"]]]:
+    """(time in seconds, picture) of every frame; a photo is one. Raises UserError for a file that cannot be read."""
+    if not source.video:
+        yield Fraction(0), load_photo(source.path)
+        return
+    for frame in VideoReader(source.path):
+        yield frame.time, frame.image
+
+
+def detect(source: Source, landmarker: str | Path | None = None) -> Detection:
+    """Looks at every frame of a file; in a photo the largest face counts.
+
+    Raises:
+      UserError: unreadable, or no face in it.
+    """
+    rate = float(VideoReader(source.path).info.rate) if source.video else 1.0
+    faces: list[Face | None] = []
+    times, sharp, changes, count = [], [], [], 1
+    before, size = None, (0, 0)
+    with Landmarker(landmarker, video=source.video) as detector:
+        for time, image in frames(source):
+            found = detector.detect(image, time)
+            count = len(found)
+            faces.append(found[0] if found else None)
+            times.append(float(time))
+            sharp.append(_sharpness(image, found[0]) if found else np.nan)
+            thumbnail, size = _thumbnail(image), image.shape[:2]
+            changes.append(0.0 if before is None else float(np.abs(thumbnail - before).mean()))
+            before = thumbnail
+    if not any(faces):
+        raise UserError(f"{source.path}: no face found in any of {len(faces)} frames")
+
+    def stack(field: str, shape: tuple[int, ...]) -> np.ndarray:
+        empty = np.full(shape, np.nan, np.float32)
+        return np.stack([empty if face is None else getattr(face, field) for face in faces])
+
+    track = LandmarkTrack(
+        landmarks=stack("landmarks", (NUM_LANDMARKS, 3)),
+        blendshapes=stack("blendshapes", (len(MEDIAPIPE_BLENDSHAPES),)),
+        matrix=stack("matrix", (4, 4)),
+        valid=np.array([face is not None for face in faces]),
+        timestamps=np.array(times),
+        width=size[1],
+        height=size[0],
+        fps=rate,
+    )
+    return Detection(
+        track, np.array(sharp, np.float32), np.array(changes, np.float32), count if not source.video else 1
+    )
+
+
+def save(folder: Path, detection: Detection) -> None:
+    """Two files: a track file like any other, and what this step adds."""
+    save_track(folder / "landmarks.npz", detection.landmarks)
+    part = folder / "pictures.part.npz"
+    np.savez(part, sharpness=detection.sharpness, change=detection.change, faces=np.array(detection.faces))
+    part.replace(folder / "pictures.npz")
+
+
+def load(folder: Path) -> Detection:
+    added = read_npz(folder / "pictures.npz", ("sharpness", "change", "faces"), "detection")
+    return Detection(load_track(folder / "landmarks.npz"), added["sharpness"], added["change"], int(added["faces"]))
+
+
+def _sharpness(image: UInt8[np.ndarray, "h w 3"], face: Face) -> float:
+    import cv2
+
+    size = np.array(image.shape[1::-1])
+    points = face.landmarks[:, :2] * size
+    low, high = np.clip(points.min(axis=0), 0, size - 1), np.clip(points.max(axis=0), 1, size)
+    (x0, y0), (x1, y1) = np.floor(low).astype(int), np.ceil(high).astype(int)
+    if x1 - x0 < 2 or y1 - y0 < 2:
+        return 0.0
+    grey = cv2.cvtColor(np.ascontiguousarray(image[y0:y1, x0:x1]), cv2.COLOR_RGB2GRAY)
+    shrinks = min(grey.shape) > FACE_SIZE
+    face_pixels = cv2.resize(grey, (FACE_SIZE,) * 2, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return float(cv2.Laplacian(face_pixels, cv2.CV_64F).var())
+
+
+def _thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "s s"]:
+    import cv2
+
+    small = cv2.resize(image, (THUMBNAIL,) * 2, interpolation=cv2.INTER_AREA)
+    return small.astype(np.float32).mean(axis=-1) / 255
