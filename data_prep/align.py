@@ -27,12 +27,12 @@ BACKGROUNDS = ("white", "keep")
 def align(
     source: Source, takes: list[Take], model: MorphableModel, size: int, background: str, coding: str, licence: str
 ) -> Iterator[dict[str, Any]]:
-    """Stored records of the frames that passed, in order, with `crop` [3,3] and without `identity` and `clip`.
+    """Stored records of the frames that passed, in order, and of each its `crop` [3,3] from the file's pixels.
 
-    Depth is unknown and stored as zero.
+    `clip` is the take's number, `identity` 0, `frame` counts from the part's beginning. Depth, unknown, is zero.
     """
     wanted = {int(row): (take, i) for take in takes for i, row in enumerate(take.rows) if take.keep[i]}
-    for number, (time, picture) in enumerate(frames(source)):
+    for number, (time, picture, corner) in enumerate(frames(source)):
         if number not in wanted:
             continue
         take, i = wanted[number]
@@ -53,9 +53,10 @@ def align(
             "frame": number,
             "time": float(time),
             "source": source.name,
-            "licence": licence,
+            "licence": source.licence or licence,
         }
-        yield encode_record(record, coding) | {"crop": one.crop[0]}
+        into_box = np.array([[1, 0, -corner[0]], [0, 1, -corner[1]], [0, 0, 1.0]])
+        yield encode_record(record, coding) | {"crop": one.crop[0] @ into_box}
 
 
 def write_frames(path: Path, records: Iterator[dict[str, Any]]) -> int:

@@ -1,9 +1,11 @@
 """First step: every frame is looked at once. Landmarks, sharpness of the face, and how much the picture changed."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -31,13 +33,26 @@ class Detection:
     faces: int  # in the picture, of a photo; 1 of a video
 
 
-def frames(source: Source) -> Iterator[tuple[Fraction, UInt8[np.ndarray, "h w 3"]]]:
-    """(time in seconds, picture) of every frame; a photo is one. Raises UserError for a file that cannot be read."""
-    if not source.video:
-        yield Fraction(0), load_photo(source.path)
-        return
-    for frame in VideoReader(source.path):
-        yield frame.time, frame.image
+class Seen(NamedTuple):
+    """One frame of what a source shows."""
+
+    time: Fraction  # seconds
+    image: UInt8[np.ndarray, "h w 3"]
+    corner: tuple[int, int]  # (x, y) of its first pixel in the file's picture
+
+
+def frames(source: Source) -> Iterator[Seen]:
+    """Every frame of the part that is used; a photo is one. Raises UserError for a file that cannot be read."""
+    if source.video:
+        pictures = ((frame.time, frame.image) for frame in VideoReader(source.path, source.start, source.end))
+    else:
+        pictures = iter([(Fraction(0), load_photo(source.path))])
+    for time, image in pictures:
+        height, width = image.shape[:2]
+        left, top, right, bottom = np.clip(source.box or (0, 0, 1, 1), 0, 1) * (width, height, width, height)
+        x, y = min(int(left), width - 1), min(int(top), height - 1)
+        part = image[y : max(y + 1, math.ceil(bottom)), x : max(x + 1, math.ceil(right))]
+        yield Seen(time, np.ascontiguousarray(part), (x, y))
 
 
 def detect(source: Source, landmarker: str | Path | None = None) -> Detection:
@@ -51,7 +66,7 @@ def detect(source: Source, landmarker: str | Path | None = None) -> Detection:
     times, sharp, changes, count = [], [], [], 1
     before, size = None, (0, 0)
     with Landmarker(landmarker, video=source.video) as detector:
-        for time, image in frames(source):
+        for time, image, _ in frames(source):
             found = detector.detect(image, time)
             count = len(found)
             faces.append(found[0] if found else None)
@@ -61,6 +76,8 @@ def detect(source: Source, landmarker: str | Path | None = None) -> Detection:
             changes.append(0.0 if before is None else float(np.abs(thumbnail - before).mean()))
             before = thumbnail
     if not any(faces):
+        if not faces:
+            raise UserError(f"{source.path}: no frame between {source.start:g} and {source.end:g} s")
         raise UserError(f"{source.path}: no face found in any of {len(faces)} frames")
 
     def stack(field: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 
 from data_prep import align, detect
 from data_prep.heads import HeadFile
+from data_prep.layouts import LAYOUTS
 from data_prep.report import write_report
 from data_prep.sources import SPLIT_VERSION, SPLITS, Source, find_sources, split_of
 from data_prep.steps import Rejected, Steps, content_hash, drop_others
@@ -61,13 +62,13 @@ class Preparation:
             content = content_hash(source.path)
             steps = Steps(self.work / source.key, content, self.strict)
             step = "detect"
-            steps(step, {"version": VERSION}, lambda: self._detect(source))
+            steps(step, {"version": VERSION, "part": source.part()}, lambda: self._detect(source))
             step = "track"
             gates = dataclasses.asdict(self.gates)
             model = [self.head.head, *(content_hash(path) for path in self.head.files())]
             fitted = steps(step, {"gates": gates, "model": model}, lambda: self._track(source)[1])
             step = "align"
-            pixels = [self.size, self.background, self.image_coding, self.licence]
+            pixels = [self.size, self.background, self.image_coding, source.licence or self.licence]
             done = steps(step, pixels, lambda: self._align(source))
         except Rejected as error:
             return {"step": step, "reason": str(error)}
@@ -111,6 +112,7 @@ def prepare(
     folder: str | Path,
     out: str | Path,
     preparation: Preparation,
+    layout: str = "folder",
     split: str = "identity",
     fractions: tuple[float, float, float] = (0.9, 0.05, 0.05),
     identity_of: str = "file",
@@ -118,12 +120,20 @@ def prepare(
 ) -> Path:
     """Makes the data set at `out`, with rejected.jsonl and report.html in it; see the command's help.
 
+    Args:
+      layout: whose folders these are: "folder", anybody's, or a name in `layouts.LAYOUTS`.
+
     Raises:
       UserError: `out` exists, nothing in `folder` can be used, or with `strict` the first file that cannot.
     """
     out = Path(out).expanduser()
-    sources, others = find_sources(folder, identity_of)
-    log(f"{folder}: {len(sources)} photos and videos; {len(others)} files of other kinds are left alone")
+    if layout == "folder":
+        sources, others = find_sources(folder, identity_of)
+        log(f"{folder}: {len(sources)} photos and videos; {len(others)} files of other kinds are left alone")
+    else:
+        sources, missing = LAYOUTS[layout].find(Path(folder).expanduser())
+        listed = f"; missing: {len(missing)}, such as {', '.join(missing[:3])}" if missing else ""
+        log(f"{folder}: {len(sources)} of {len(sources) + len(missing)} entries of {layout} are here{listed}")
     drop_others(preparation.work, {source.key for source in sources})
     workers = workers if len(sources) > 1 else 0
     with ordered_map(preparation, sources, workers) as results:
@@ -135,7 +145,7 @@ def prepare(
     if not good:
         reasons = "; ".join(f"{row['file']}: {row['reason']}" for row in rejected[:3])
         raise UserError(f"{folder}: no file can be used ({reasons}{' …' if len(rejected) > 3 else ''})")
-    key = _key(good, preparation, split, fractions, identity_of)
+    key = _key(good, preparation, layout, split, fractions, identity_of)
     if out.is_dir() and open_dataset(out).metadata.get("key") == key:
         log(f"{out} is there already")
         return out
@@ -151,7 +161,7 @@ def prepare(
 def _key(good: list, preparation: Preparation, *settings: Any) -> str:
     """Hash of everything that the packed records depend on."""
     p = preparation
-    files = [(source.name, result["content"]) for source, result in good]
+    files = [(source.name, source.part(), source.licence, result["content"]) for source, result in good]
     head = [content_hash(path) for path in p.head.files()]
     made = [p.head.head, head, p.size, p.background, p.image_coding, p.licence, dataclasses.asdict(p.gates), VERSION]
     return hashlib.sha256(json.dumps([files, made, settings]).encode(errors="surrogateescape")).hexdigest()
@@ -247,6 +257,12 @@ def _pack(
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", help="photos and videos, in folders of any depth")
     parser.add_argument("--out", required=True, help="directory of the new data set")
+    parser.add_argument(
+        "--layout",
+        default="folder",
+        choices=("folder", *LAYOUTS),
+        help="a public data set as its authors lay it out (default: folder, anything; see data_prep/README.md)",
+    )
     parser.add_argument("--work", help="where steps keep their results (default: OUT.work)")
     parser.add_argument("--head", default="procedural", choices=HEADS, help="morphable model (default %(default)s)")
     parser.add_argument("--ict", metavar="PATH", help="ICT FaceKit file or its folder, for --head=ict")
@@ -291,5 +307,5 @@ def run(args: argparse.Namespace) -> int:
         gates=Gates(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Gates)}),
         strict=args.strict,
     )
-    prepare(args.folder, out, preparation, args.split, identity_of=args.identity, workers=args.workers)
+    prepare(args.folder, out, preparation, args.layout, args.split, identity_of=args.identity, workers=args.workers)
     return 0

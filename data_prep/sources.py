@@ -1,10 +1,12 @@
 """The media files of a folder: what they are, whose face they show, and which split that person belongs to."""
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from nofa_jax.errors import UserError
 
@@ -16,15 +18,23 @@ SPLIT_VERSION = 1  # of the rule below; raised when the same identity would land
 
 @dataclass(frozen=True)
 class Source:
-    """One media file."""
+    """A media file, or a part of one."""
 
     path: Path
-    name: str  # relative to the folder, with forward slashes
+    name: str  # unique; of a file its path below the folder, with forward slashes
     identity: str
+    licence: str = ""  # of this file; empty: what the command says of all
+    start: float = 0.0  # seconds, of a video
+    end: float = math.inf
+    box: tuple[float, float, float, float] | None = None  # left, top, right, bottom as fractions; nothing else is seen
 
     @property
     def video(self) -> bool:
         return self.path.suffix.lower() in VIDEOS
+
+    def part(self) -> list[Any]:
+        """What of the file is used, as JSON."""
+        return [self.start, None if math.isinf(self.end) else self.end, self.box]
 
     @property
     def key(self) -> str:

@@ -5,6 +5,7 @@ contiguous sRGB arrays. For writing see video_writer.py.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -57,32 +58,44 @@ class VideoReader:
     A damaged tail ends the iteration early instead of failing: `lost` then holds the number of frames that are
     missing or unusable (at least one), and a line is logged.
 
+    `start` and `end` (seconds on the file's own clock) choose a part: the reader jumps to the key frame before it, and
+    what is lost outside is not looked for.
+
     Raises:
         UserError (from the constructor, which decodes the first frame): no such file, not a video, cut before its
             index, no video track, no frame that decodes, too large or too small.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, start: float = 0.0, end: float = math.inf) -> None:
         self.path = Path(path)
         self.lost = 0
+        self._start, self._end = start, end
         self.info = _probe(self.path)
 
     def __iter__(self) -> Iterator[VideoFrame]:
-        lost = _Losses()
-        index = -1
+        lost, count = _Losses(), 0
+        part = self._start > 0 or self._end < math.inf
         time = -1 / self.info.rate
         with open_video(self.path) as container:
             stream = container.streams.video[0]
-            for index, frame in enumerate(_decode(container, stream, lost)):
+            if self._start > 0:
+                container.seek(int(self._start / self.info.time_base), stream=stream)
+            for frame in _decode(container, stream, lost, whole=not part):
                 time = time + 1 / self.info.rate if frame.pts is None else frame.pts * Fraction(frame.time_base)
-                yield VideoFrame(index, time, _to_rgb(frame, stream, (self.info.height, self.info.width)))
-        self._report(index + 1, lost)
+                if float(time) >= self._end:
+                    break
+                if float(time) >= self._start:
+                    yield VideoFrame(count, time, _to_rgb(frame, stream, (self.info.height, self.info.width)))
+                    count += 1
+        self._report(count, lost)
 
     def _report(self, decoded: int, lost: "_Losses") -> None:
         # Fewer frames than the index claims is no damage by itself: edit lists hide some on purpose.
         damaged = lost.cut or lost.frames > 0
         told = self.lost > 0
-        self.lost = max((self.info.frames or 0) - decoded, lost.frames, 1) if damaged else 0
+        part = self._start > 0 or self._end < math.inf
+        missing = 0 if part else (self.info.frames or 0) - decoded
+        self.lost = max(missing, lost.frames, 1) if damaged else 0
         if self.lost and not told:
             log(f"{self.path}: the video is damaged: {decoded} frames decoded, {self.lost} lost ({lost.reason})")
 
@@ -156,8 +169,9 @@ def _check_size(path: Path, width: int, height: int) -> None:
         raise UserError(f"{path}: the video is {width}x{height} pixels; a face needs at least {MIN_SIDE} a side")
 
 
-def _decode(container: Any, stream: Any, losses: _Losses) -> Iterator[Any]:
-    """Decoded frames in display order. Undecodable packets are counted; an unreadable container ends it."""
+def _decode(container: Any, stream: Any, losses: _Losses, whole: bool = True) -> Iterator[Any]:
+    """Decoded frames in display order. Undecodable packets are counted; an unreadable container ends it. `whole`: from
+    the first frame on, so that an early end shows."""
     import av
 
     stream.thread_type = "SLICE"  # frame threads are faster but swallow errors near the end
@@ -169,7 +183,7 @@ def _decode(container: Any, stream: Any, losses: _Losses) -> Iterator[Any]:
             losses.cut, losses.reason = True, reason(e)
             return
         if packet is None:
-            if losses.packets < stream.frames:
+            if whole and losses.packets < stream.frames:
                 losses.cut, losses.reason = True, losses.reason or "the file ends before its index says"
             return
         losses.packets += packet.size > 0

@@ -1,5 +1,6 @@
 """Photos and videos of one's own as a data set: sources, resumable steps, takes, gates, all of it on made-up faces."""
 
+import dataclasses
 import json
 import shutil
 from fractions import Fraction
@@ -10,9 +11,9 @@ import pytest
 
 from data_prep import align
 from data_prep.__main__ import run
-from data_prep.detect import Detection
+from data_prep.detect import Detection, frames
 from data_prep.folder import picture_hash
-from data_prep.sources import find_sources, split_of
+from data_prep.sources import Source, find_sources, split_of
 from data_prep.steps import Rejected, Steps, drop_others
 from data_prep.takes import Gates, find_takes, gate_help, head_angles
 from nofa_jax.data.check import check_dataset
@@ -227,6 +228,15 @@ def test_a_folder_becomes_a_sound_data_set(
         with pytest.raises(UserError, match="exists already"):  # of another size: aligned anew, detected before
             run(command(media, out, "--split=time", "--min_frames=6", "--size=32"))
     assert open_dataset(out).metadata["splits"] == dataset.metadata["splits"]
+
+
+def test_a_part_in_a_box_keeps_the_files_pixels(media: Path) -> None:
+    whole = Source(media / "cut.mp4", "cut.mp4", "a")
+    part = dataclasses.replace(whole, start=0.08, end=0.2, box=(0.25, 0.1, 1.0, 0.9))
+    seen = list(frames(part))
+    assert [float(f.time) for f in seen] == [0.08, 0.12, 0.16]
+    assert [f.corner for f in seen] == [(64, 25)] * 3
+    np.testing.assert_array_equal(seen[0].image, list(frames(whole))[2].image[25:231, 64:])
 
 
 def test_strict_stops_at_the_first_bad_file(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -244,3 +244,16 @@ def test_every_bad_video(capsys: pytest.CaptureFixture[str]) -> None:
             VideoReader(path)
         assert str(path) in str(error.value)
     assert "truncated_index_first.mp4" in capsys.readouterr().out
+
+
+def test_a_part_is_read_from_the_key_frame_before_it(tmp_path: Path) -> None:
+    write(tmp_path / "a.mp4", moving_square(300), Fraction(25))
+    whole = list(VideoReader(tmp_path / "a.mp4"))
+    reader = VideoReader(tmp_path / "a.mp4", 10.0, 10.4)
+    part = list(reader)
+    assert [frame.index for frame in part] == list(range(10))
+    assert [frame.time for frame in part] == [frame.time for frame in whole[250:260]]
+    np.testing.assert_array_equal(part[3].image, whole[253].image)
+    assert reader.lost == 0
+    assert list(VideoReader(tmp_path / "a.mp4", 100.0, 101.0)) == []
+    assert len(list(VideoReader(tmp_path / "a.mp4", end=0.2))) == 5
