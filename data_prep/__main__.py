@@ -10,6 +10,7 @@ from nofa_jax.errors import UserError
 COMMANDS = {
     "synthesize": "clips of embedded heads as a data set",
     "folder": "photos and videos of your own as a data set: detect, track, align, pack, check",
+    "overlay": "the fitted head drawn over a video, to see whether tracking sits on the face",
     "check": "validate a data set and print its statistics",
     "show": "print one record and draw a contact sheet",
     "portrait": "a portrait and a driving video of embedded heads, to try the product with",
