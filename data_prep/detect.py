@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from data_prep.sources import Source
+from data_prep.sources import SEQUENCE_RATE, Source
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.landmarker import NUM_LANDMARKS, Face, Landmarker
 from nofa_jax.face3d.landmarks import LandmarkTrack, load_track, save_track
@@ -43,7 +43,10 @@ class Seen(NamedTuple):
 
 def frames(source: Source) -> Iterator[Seen]:
     """Every frame of the part that is used; a photo is one. Raises UserError for a file that cannot be read."""
-    if source.video:
+    if source.sequence:
+        paths = enumerate(source.pictures())
+        pictures = ((Fraction(i, SEQUENCE_RATE), load_photo(path)) for i, path in paths)
+    elif source.video:
         pictures = ((frame.time, frame.image) for frame in VideoReader(source.path, source.start, source.end))
     else:
         pictures = iter([(Fraction(0), load_photo(source.path))])
@@ -61,7 +64,9 @@ def detect(source: Source, landmarker: str | Path | None = None) -> Detection:
     Raises:
       UserError: unreadable, or no face in it.
     """
-    rate = float(VideoReader(source.path).info.rate) if source.video else 1.0
+    rate = 1.0
+    if source.video:
+        rate = SEQUENCE_RATE if source.sequence else float(VideoReader(source.path).info.rate)
     faces: list[Face | None] = []
     times, sharp, changes, count = [], [], [], 1
     before, size = None, (0, 0)

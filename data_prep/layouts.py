@@ -6,6 +6,7 @@ whose file is not here are counted as missing and the rest is used.
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,51 @@ def celebahq(folder: Path) -> tuple[list[Source], list[str]]:
     return [Source(folder / name, name, name) for name in here], sorted(set(wanted) - set(here), key=wanted.index)
 
 
+def vfhq_test(folder: Path) -> tuple[list[Source], list[str]]:
+    """VFHQ-Test: `GT/Interval1_512x512_LANCZOS4/Clip+YOUTUBE_ID+Pp+Cc+Ffirst-last/*.png`, one folder a clip. Video and
+    person number are the identity.
+    """
+    root = folder / "GT" / "Interval1_512x512_LANCZOS4"
+    clips = sorted(root.glob("Clip+*")) if root.is_dir() else []
+    if not clips:
+        raise UserError(f"{root}: no folder Clip+… in it; get {LAYOUTS['vfhq_test'].needs}")
+    sources, missing = [], []
+    for clip in clips:
+        named = VFHQ_CLIP.fullmatch(clip.name)
+        if named is None:
+            raise UserError(f"{clip}: not named as published (Clip+ID+P0+C0+F0-99)")
+        source = Source(clip, clip.name, named[1])
+        if source.pictures():
+            sources.append(source)
+        else:
+            missing.append(clip.name)
+    return sources, missing
+
+
+VFHQ_CLIP = re.compile(r"Clip\+(.+\+P\d+)\+C\d+\+F\d+-\d+")
+
+
+def nerface(folder: Path) -> tuple[list[Source], list[str]]:
+    """NeRFace: `PERSON/transforms_{train,val,test}.json`, {"frames": [{"file_path": "./train/f_0000", …}]}, and the
+    frames as PNG. Each of the three is a sequence; its own cameras and expressions are not used.
+    """
+    sources, missing = [], []
+    for table in sorted(folder.glob("*/transforms_*.json")):
+        try:
+            names = [str(frame["file_path"]) for frame in _json(table, "nerface")["frames"]]
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{table}: not as published ({error!r})") from error
+        files = [table.parent / f"{name}.png" for name in names]
+        gone = [file.relative_to(folder).as_posix() for file in files if not file.is_file()]
+        missing += gone
+        if len(gone) < len(files):
+            here = next(file for file in files if file.is_file()).parent
+            sources.append(Source(here, here.relative_to(folder).as_posix(), table.parent.name))
+    if not sources and not missing:
+        raise UserError(f"{folder}: no PERSON/transforms_train.json in it; get {LAYOUTS['nerface'].needs}")
+    return sources, missing
+
+
 LAYOUTS: dict[str, Layout] = {
     "celebvhq": Layout(
         "celebvhq_info.json from github.com/CelebV-HQ/CelebV-HQ (non-commercial research), and its videos from YouTube",
@@ -128,6 +174,10 @@ LAYOUTS: dict[str, Layout] = {
         "ffhq-dataset-v2.json and images1024x1024 from github.com/NVlabs/ffhq-dataset (each image's own licence)", ffhq
     ),
     "celebahq": Layout("CelebA-HQ-img of github.com/switchablenorms/CelebAMask-HQ (non-commercial research)", celebahq),
+    "vfhq_test": Layout("VFHQ-Test from liangbinxie.github.io/projects/vfhq", vfhq_test),
+    "nerface": Layout(
+        "people from the authors of github.com/gafniguy/4D-Facial-Avatars, on request (CC BY-NC-SA 3.0)", nerface
+    ),
 }
 
 

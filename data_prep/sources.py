@@ -13,12 +13,13 @@ from nofa_jax.errors import UserError
 PHOTOS = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".tif", ".tiff", ".bmp", ".gif", ".ppm")
 VIDEOS = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv", ".3gp")
 SPLITS = ("train", "val", "test")
+SEQUENCE_RATE = 25  # frames a second of a sequence, which does not say
 SPLIT_VERSION = 1  # of the rule below; raised when the same identity would land elsewhere
 
 
 @dataclass(frozen=True)
 class Source:
-    """A media file, or a part of one."""
+    """A media file, a part of one, or a folder of a video's frames."""
 
     path: Path
     name: str  # unique; of a file its path below the folder, with forward slashes
@@ -29,8 +30,17 @@ class Source:
     box: tuple[float, float, float, float] | None = None  # left, top, right, bottom as fractions; nothing else is seen
 
     @property
+    def sequence(self) -> bool:
+        """Frames as photos in one folder, in order of their names."""
+        return self.path.is_dir()
+
+    @property
     def video(self) -> bool:
-        return self.path.suffix.lower() in VIDEOS
+        return self.sequence or self.path.suffix.lower() in VIDEOS
+
+    def pictures(self) -> list[Path]:
+        """The photos of a sequence."""
+        return sorted(path for path in self.path.iterdir() if path.suffix.lower() in PHOTOS)
 
     def part(self) -> list[Any]:
         """What of the file is used, as JSON."""

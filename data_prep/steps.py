@@ -61,13 +61,17 @@ class Steps:
 
 
 def content_hash(path: Path) -> str:
-    """sha256 of a file's bytes.
+    """sha256 of a file's bytes; of a folder, of its files' names and hashes.
 
     Raises:
       UserError: it cannot be read.
     """
     digest = hashlib.sha256()
     try:
+        if path.is_dir():
+            files = sorted(file for file in path.iterdir() if file.is_file())
+            digest.update("".join(f"{file.name}\0{content_hash(file)}\n" for file in files).encode())
+            return digest.hexdigest()
         with path.open("rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)

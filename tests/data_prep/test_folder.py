@@ -11,10 +11,10 @@ import pytest
 
 from data_prep import align
 from data_prep.__main__ import run
-from data_prep.detect import Detection, frames
+from data_prep.detect import Detection, detect, frames
 from data_prep.folder import picture_hash
 from data_prep.sources import Source, find_sources, split_of
-from data_prep.steps import Rejected, Steps, drop_others
+from data_prep.steps import Rejected, Steps, content_hash, drop_others
 from data_prep.takes import Gates, find_takes, gate_help, head_angles
 from nofa_jax.data.check import check_dataset
 from nofa_jax.data.records import open_dataset
@@ -237,6 +237,20 @@ def test_a_part_in_a_box_keeps_the_files_pixels(media: Path) -> None:
     assert [float(f.time) for f in seen] == [0.08, 0.12, 0.16]
     assert [f.corner for f in seen] == [(64, 25)] * 3
     np.testing.assert_array_equal(seen[0].image, list(frames(whole))[2].image[25:231, 64:])
+
+
+def test_a_folder_of_frames_is_a_video(media: Path, tmp_path: Path) -> None:
+    for i, frame in enumerate(VideoReader(media / "cut.mp4")):
+        if i < 3:
+            write_png(tmp_path / f"{i:03d}.png", frame.image)
+    source = Source(tmp_path, "a", "a")
+    seen = list(frames(source))
+    assert [float(f.time) for f in seen] == [0.0, 0.04, 0.08]
+    found = detect(source, shared_path("faces") / "models/face_landmarker.task")
+    assert found.landmarks.valid.all()
+    before = content_hash(tmp_path)
+    (tmp_path / "002.png").rename(tmp_path / "003.png")
+    assert content_hash(tmp_path) != before
 
 
 def test_strict_stops_at_the_first_bad_file(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,6 +89,32 @@ def test_celebahq_is_its_first_thousand(tmp_path: Path) -> None:
     assert len(missing) == 998
 
 
+def test_vfhq_test_is_folders_of_frames(tmp_path: Path) -> None:
+    root = tmp_path / "GT/Interval1_512x512_LANCZOS4"
+    for number in (10, 9):
+        touch(root / f"Clip+-1Jouc19Ixo+P0+C1+F4196-4320/{number:08d}.png")
+    (root / "Clip+a+b+P1+C0+F0-9").mkdir()
+    (source,), missing = LAYOUTS["vfhq_test"].find(tmp_path)
+    assert (source.identity, source.video, source.sequence) == ("-1Jouc19Ixo+P0", True, True)
+    assert [path.stem for path in source.pictures()] == ["00000009", "00000010"]
+    assert missing == ["Clip+a+b+P1+C0+F0-9"]
+    (root / "Clip+odd").mkdir()
+    with pytest.raises(UserError, match="not named as published"):
+        LAYOUTS["vfhq_test"].find(tmp_path)
+
+
+def test_nerface_is_a_sequence_for_each_table(tmp_path: Path) -> None:
+    table = {
+        "camera_angle_x": 0.3,
+        "frames": [{"file_path": f"./train/f_{i:04d}", "expression": [0.0]} for i in (0, 1)],
+    }
+    touch(tmp_path / "person_1/train/f_0000.png")
+    (tmp_path / "person_1/transforms_train.json").write_text(json.dumps(table))
+    (source,), missing = LAYOUTS["nerface"].find(tmp_path)
+    assert (source.name, source.identity, source.sequence) == ("person_1/train", "person_1", True)
+    assert missing == ["person_1/train/f_0001.png"]
+
+
 @pytest.mark.parametrize(
     ("layout", "file", "content", "said"),
     [
@@ -98,6 +124,8 @@ def test_celebahq_is_its_first_thousand(tmp_path: Path) -> None:
         ("celebvhq", "celebvhq_info.json", '{"clips": {"a": {"ytb_id": "b"}}}', "clip a is not as published"),
         ("ffhq", "ffhq-dataset-v2.json", '{"0": {}}', "entry 0 is not as published"),
         ("hdtf", "notes.txt", "", "annotion_time"),
+        ("vfhq_test", "notes.txt", "", "no folder Clip"),
+        ("nerface", "notes.txt", "", "transforms_train.json"),
     ],
 )
 def test_metadata_that_is_not_the_official_one(
