@@ -9,7 +9,7 @@ import collections
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data_prep import align, detect
+from data_prep.beam import run_on_beam
 from data_prep.heads import HeadFile
 from data_prep.layouts import LAYOUTS
 from data_prep.report import write_report
@@ -117,11 +118,13 @@ def prepare(
     fractions: tuple[float, float, float] = (0.9, 0.05, 0.05),
     identity_of: str = "file",
     workers: int = 2,
+    beam: Sequence[str] | None = None,
 ) -> Path:
     """Makes the data set at `out`, with rejected.jsonl and report.html in it; see the command's help.
 
     Args:
       layout: whose folders these are: "folder", anybody's, or a name in `layouts.LAYOUTS`.
+      beam: options of an Apache Beam pipeline that does the steps of the files; None: processes of this machine.
 
     Raises:
       UserError: `out` exists, nothing in `folder` can be used, or with `strict` the first file that cannot.
@@ -135,6 +138,9 @@ def prepare(
         listed = f"; missing: {len(missing)}, such as {', '.join(missing[:3])}" if missing else ""
         log(f"{folder}: {len(sources)} of {len(sources) + len(missing)} entries of {layout} are here{listed}")
     drop_others(preparation.work, {source.key for source in sources})
+    if beam is not None:
+        run_on_beam(preparation, sources, beam)
+        workers = 0  # all is done: what follows reads the notes
     workers = workers if len(sources) > 1 else 0
     with ordered_map(preparation, sources, workers) as results:
         done = list(zip(sources, track(results, len(sources), "files"), strict=True))
@@ -284,6 +290,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what is held out: people, or the last fifth of every video (default %(default)s)",
     )
     parser.add_argument("--workers", type=int, default=2, help="processes (default %(default)s; 0: this one)")
+    parser.add_argument(
+        "--beam",
+        metavar="OPTIONS",
+        help="do the steps on Apache Beam (pip install apache-beam) with these options of its runner, e.g. "
+        "'--runner=DirectRunner --direct_num_workers=2 --direct_running_mode=multi_processing'; "
+        "the folder and --work must be seen by all workers under the same names",
+    )
     parser.add_argument("--strict", action="store_true", help="stop at the first file that cannot be used")
     gates = parser.add_argument_group("gates", "frames and takes that fail are left out, with the reason")
     for name, default, text in gate_help():
@@ -307,5 +320,14 @@ def run(args: argparse.Namespace) -> int:
         gates=Gates(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Gates)}),
         strict=args.strict,
     )
-    prepare(args.folder, out, preparation, args.layout, args.split, identity_of=args.identity, workers=args.workers)
+    prepare(
+        args.folder,
+        out,
+        preparation,
+        args.layout,
+        args.split,
+        identity_of=args.identity,
+        workers=args.workers,
+        beam=None if args.beam is None else args.beam.split(),
+    )
     return 0

@@ -1,6 +1,7 @@
 """Photos and videos of one's own as a data set: sources, resumable steps, takes, gates, all of it on made-up faces."""
 
 import dataclasses
+import importlib.util
 import json
 import shutil
 from fractions import Fraction
@@ -251,6 +252,21 @@ def test_a_folder_of_frames_is_a_video(media: Path, tmp_path: Path) -> None:
     before = content_hash(tmp_path)
     (tmp_path / "002.png").rename(tmp_path / "003.png")
     assert content_hash(tmp_path) != before
+
+
+def test_beam_does_the_same_steps(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the direct runner where Beam is installed; else the message says what to do."""
+    monkeypatch.setattr("nofa_jax.compile_cache.enable", lambda: None)
+    runner = "--runner=DirectRunner --direct_num_workers=1 --direct_running_mode=in_memory"
+    wanted = command(media, tmp_path / "beam", "--split=time", "--min_frames=6", f"--beam={runner}")
+    if importlib.util.find_spec("apache_beam") is None:
+        with pytest.raises(UserError, match="pip install"):
+            run(wanted)
+        return
+    assert run(wanted) == 0
+    assert run(command(media, tmp_path / "own", "--split=time", "--min_frames=6")) == 0
+    beam, own = open_dataset(tmp_path / "beam"), open_dataset(tmp_path / "own")
+    assert beam.metadata["splits"] == own.metadata["splits"]
 
 
 def test_strict_stops_at_the_first_bad_file(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
