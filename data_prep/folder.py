@@ -52,6 +52,7 @@ class Preparation:
     background: str
     image_coding: str
     licence: str
+    every: int
     gates: Gates
     strict: bool
 
@@ -69,7 +70,7 @@ class Preparation:
             model = [self.head.head, *(content_hash(path) for path in self.head.files())]
             fitted = steps(step, {"gates": gates, "model": model}, lambda: self._track(source)[1])
             step = "align"
-            pixels = [self.size, self.background, self.image_coding, source.licence or self.licence]
+            pixels = [self.size, self.background, self.image_coding, source.licence or self.licence, self.every]
             done = steps(step, pixels, lambda: self._align(source))
         except Rejected as error:
             return {"step": step, "reason": str(error)}
@@ -93,7 +94,7 @@ class Preparation:
         return takes, {"reasons": reasons, "takes": len(takes)}
 
     def _align(self, source: Source) -> dict[str, Any]:
-        takes, _ = self._track(source)
+        takes = [take.thinned(self.every) for take in self._track(source)[0]]
         settings = (self.size, self.background, self.image_coding, self.licence)
         path = self.work / source.key / "frames.zip"
         count = align.write_frames(path, align.align(source, takes, self.head.load(), *settings))
@@ -169,7 +170,17 @@ def _key(good: list, preparation: Preparation, *settings: Any) -> str:
     p = preparation
     files = [(source.name, source.part(), source.licence, result["content"]) for source, result in good]
     head = [content_hash(path) for path in p.head.files()]
-    made = [p.head.head, head, p.size, p.background, p.image_coding, p.licence, dataclasses.asdict(p.gates), VERSION]
+    made = [
+        p.head.head,
+        head,
+        p.size,
+        p.background,
+        p.image_coding,
+        p.licence,
+        p.every,
+        dataclasses.asdict(p.gates),
+        VERSION,
+    ]
     return hashlib.sha256(json.dumps([files, made, settings]).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -275,6 +286,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=256, help="pixels of the crop (default %(default)s)")
     parser.add_argument("--background", default="white", choices=align.BACKGROUNDS, help="behind the head's mask")
     parser.add_argument("--image_coding", default="jpeg95", choices=images.CODINGS)
+    parser.add_argument("--every", type=int, default=1, help="pack every n-th frame; all are tracked (default: all)")
     parser.add_argument("--licence", default="not stated", help="of the media, kept in every record")
     parser.add_argument("--landmarker", help="MediaPipe's face_landmarker.task (default $NOFA_LANDMARKER, the cache)")
     parser.add_argument(
@@ -306,6 +318,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if not 16 <= args.size <= 2048:
         raise UserError(f"--size must be between 16 and 2048, not {args.size}")
+    if args.every < 1:
+        raise UserError(f"--every must be at least 1, not {args.every}")
     head = HeadFile(args.head, args.ict if args.head == "ict" else None)
     head.load()  # complains about a bad file now rather than in a worker
     out = Path(args.out).expanduser()
@@ -317,6 +331,7 @@ def run(args: argparse.Namespace) -> int:
         background=args.background,
         image_coding=args.image_coding,
         licence=args.licence,
+        every=args.every,
         gates=Gates(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Gates)}),
         strict=args.strict,
     )

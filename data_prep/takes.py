@@ -41,6 +41,12 @@ class Take:
     track: Track  # one row for each of them
     keep: np.ndarray  # bool: rows that pass the gates
 
+    def thinned(self, every: int) -> "Take":
+        """The same with every n-th of the rows that pass."""
+        chosen = np.zeros_like(self.keep)
+        chosen[np.flatnonzero(self.keep)[::every]] = True
+        return dataclasses.replace(self, keep=chosen)
+
 
 def gate_help() -> Iterator[tuple[str, float, str]]:
     """(name, default, help) of every gate; the help is the comment on its line."""

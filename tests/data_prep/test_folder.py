@@ -226,6 +226,10 @@ def test_a_folder_becomes_a_sound_data_set(
         assert run(command(media, out, "--split=time", "--min_frames=6")) == 0  # packed anew from what the steps left
         patch.undo()
         patch.setattr("data_prep.detect.detect", forbidden)
+        thin = tmp_path / "thin"
+        assert run(command(media, thin, "--min_frames=6", "--every=5", f"--work={tmp_path / 'set.work'}")) == 0
+        counts = [len(clip.records) for clip in open_dataset(thin).clips("train")]
+        assert sorted(counts) == [1, 3, 3]  # 12 frames a take, and the photo
         with pytest.raises(UserError, match="exists already"):  # of another size: aligned anew, detected before
             run(command(media, out, "--split=time", "--min_frames=6", "--size=32"))
     assert open_dataset(out).metadata["splits"] == dataset.metadata["splits"]

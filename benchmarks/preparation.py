@@ -1,0 +1,71 @@
+"""What preparing a video costs: milliseconds and bytes a frame, step by step, and what that makes for a whole data set.
+
+    python benchmarks/preparation.py clip.mp4 --landmarker=face_landmarker.task [--size=512]
+
+One process. Fitting is measured after a first fit, which compiles it.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from data_prep import align, detect
+from data_prep.sources import Source
+from data_prep.takes import Gates, fit_takes
+from nofa_jax.cli import exit_code
+from nofa_jax.data import coding
+from nofa_jax.face3d.model import load_morphable_model
+
+SETS = {"CelebV-HQ": (35_666, 150, 25), "FFHQ": (70_000, 1, 1)}  # clips, frames of each (6 s assumed), packed
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("video")
+    parser.add_argument("--landmarker")
+    parser.add_argument("--size", type=int, default=512)
+    args = parser.parse_args()
+
+    source, model = Source(Path(args.video), "clip", "a"), load_morphable_model("procedural")
+    begin = time.perf_counter()
+    seen = sum(1 for _ in detect.frames(source))
+    milliseconds = {"read": 1000 * (time.perf_counter() - begin) / seen}
+    begin = time.perf_counter()
+    found = detect.detect(source, args.landmarker)
+    milliseconds["detect, reading included"] = 1000 * (time.perf_counter() - begin) / seen
+    fit_takes(found, model, Gates(), True)
+    begin = time.perf_counter()
+    takes, _ = fit_takes(found, model, Gates(), True)
+    milliseconds["track"] = 1000 * (time.perf_counter() - begin) / seen
+    for background in align.BACKGROUNDS:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "frames.zip"
+            begin = time.perf_counter()
+            count = align.write_frames(path, align.align(source, takes, model, args.size, background, "jpeg95", "none"))
+            milliseconds[f"align, background {background}"] = 1000 * (time.perf_counter() - begin) / count
+            size = path.stat().st_size / count
+            pictures = [coding.decode_image(record["image"]) for record in align.read_frames(path)][:16]
+        print(f"{size / 1000:.1f} kB a frame with background {background}; its picture in other codings:")
+        for name in coding.CODINGS:
+            sizes = [len(coding.encode_image(picture, name)) for picture in pictures]
+            print(f"    {name}: {np.mean(sizes) / 1000:.1f} kB")
+    print(f"{seen} frames; milliseconds a frame:")
+    for name, value in milliseconds.items():
+        print(f"    {name}: {value:.1f}")
+    look = milliseconds["detect, reading included"] + milliseconds["track"]
+    for name, (clips, seen, packed) in SETS.items():
+        hours = clips * (seen * look + packed * milliseconds["align, background keep"]) / 3.6e6
+        gigabytes = clips * packed * size / 1e9
+        print(
+            f"{name}, {clips:,} with {seen} frames, {packed} packed: {hours:.0f} hours on one core, {gigabytes:.0f} GB"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))
