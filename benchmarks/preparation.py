@@ -63,7 +63,7 @@ def main() -> None:
         hours = clips * (seen * look + packed * milliseconds["align, background keep"]) / 3.6e6
         gigabytes = clips * packed * size / 1e9
         print(
-            f"{name}, {clips:,} with {seen} frames, {packed} packed: {hours:.0f} hours on one core, {gigabytes:.0f} GB"
+            f"{name}, {clips:,} with {seen} frames, {packed} packed: {hours:.0f} hours of one process, {gigabytes:.0f} GB"
         )
 
 
