@@ -62,9 +62,7 @@ def main() -> None:
     for name, (clips, seen, packed) in SETS.items():
         hours = clips * (seen * look + packed * milliseconds["align, background keep"]) / 3.6e6
         gigabytes = clips * packed * size / 1e9
-        print(
-            f"{name}, {clips:,} with {seen} frames, {packed} packed: {hours:.0f} hours of one process, {gigabytes:.0f} GB"
-        )
+        print(f"{name}, {clips:,} x {seen} frames, {packed} packed: {hours:.0f} h of one process, {gigabytes:.0f} GB")
 
 
 if __name__ == "__main__":
