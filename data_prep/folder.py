@@ -7,107 +7,27 @@ used is recorded in rejected.jsonl beside the data set (file, step, reason) and 
 import argparse
 import collections
 import dataclasses
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from data_prep import align, detect
+from data_prep import align
 from data_prep.beam import run_on_beam
 from data_prep.heads import HeadFile
 from data_prep.layouts import LAYOUTS
-from data_prep.report import write_report
-from data_prep.sources import SPLIT_VERSION, SPLITS, Source, find_sources, split_of
-from data_prep.steps import Rejected, Steps, content_hash, drop_others
-from data_prep.takes import Gates, Take, fit_takes, gate_help
+from data_prep.lock import exclusive
+from data_prep.pack import pack, set_key, without_doubles
+from data_prep.preparation import Preparation
+from data_prep.sources import Source, find_sources
+from data_prep.takes import Gates, gate_help
 from data_prep.workers import ordered_map
-from nofa_jax import compile_cache
 from nofa_jax.data import coding as images
-from nofa_jax.data.check import check_dataset
 from nofa_jax.data.records import open_dataset
-from nofa_jax.data.writer import write_dataset
 from nofa_jax.errors import UserError
-from nofa_jax.face3d.landmarker import find_landmarker
+from nofa_jax.face3d.landmarker import Landmarker, find_landmarker
 from nofa_jax.face3d.model import HEADS
 from nofa_jax.progress import log, track
 
 EXAMPLE = "python -m data_prep folder my_videos --out=data/mine --size=256 --landmarker=face_landmarker.task"
-
-VERSION = 1  # of the steps; raised when the same settings give other results
-HELD_OUT_TIME = 0.2  # with --split=time: the end of each take, half val, half test
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How one file is worked on; picklable, for processes of their own."""
-
-    work: Path
-    landmarker: str
-    head: HeadFile
-    size: int
-    background: str
-    image_coding: str
-    licence: str
-    every: int
-    gates: Gates
-    strict: bool
-
-    def __call__(self, source: Source) -> dict[str, Any]:
-        """{"frames": n} and "partly", reasons why some takes were left out; or {"step", "reason"} of a rejection."""
-        compile_cache.enable()
-        step = "read"
-        try:
-            content = content_hash(source.path)
-            steps = Steps(self.work / source.key, content, self.strict)
-            step = "detect"
-            steps(step, {"version": VERSION, "part": source.part()}, lambda: self._detect(source))
-            step = "track"
-            gates = dataclasses.asdict(self.gates)
-            model = [self.head.head, *(content_hash(path) for path in self.head.files())]
-            fitted = steps(step, {"gates": gates, "model": model}, lambda: self._track(source)[1])
-            step = "align"
-            pixels = [self.size, self.background, self.image_coding, source.licence or self.licence, self.every]
-            done = steps(step, pixels, lambda: self._align(source))
-        except Rejected as error:
-            return {"step": step, "reason": str(error)}
-        except UserError as error:
-            if self.strict:
-                raise
-            return {"step": step, "reason": str(error)}
-        return {"frames": done["frames"], "hash": done["hash"], "content": content, "partly": fitted["reasons"]}
-
-    def _detect(self, source: Source) -> dict[str, Any]:
-        found = detect.detect(source, self.landmarker)
-        detect.save(self.work / source.key, found)
-        return {"faces": found.faces, "frames": len(found.landmarks), "seen": int(found.landmarks.valid.sum())}
-
-    def _track(self, source: Source) -> tuple[list[Take], dict[str, Any]]:
-        """The fit is deterministic and takes less time than reading its result would save."""
-        found = detect.load(self.work / source.key)
-        takes, reasons = fit_takes(found, self.head.load(), self.gates, source.video)
-        if not takes:
-            raise UserError(f"{source.path}: {'; '.join(reasons)}")
-        return takes, {"reasons": reasons, "takes": len(takes)}
-
-    def _align(self, source: Source) -> dict[str, Any]:
-        takes = [take.thinned(self.every) for take in self._track(source)[0]]
-        settings = (self.size, self.background, self.image_coding, self.licence)
-        path = self.work / source.key / "frames.zip"
-        count = align.write_frames(path, align.align(source, takes, self.head.load(), *settings))
-        first = next(align.read_frames(path))
-        return {"frames": count, "hash": picture_hash(images.decode_image(first["image"]))}
-
-
-def picture_hash(image: np.ndarray) -> str:
-    """64 bits as hex: whether each of 8 × 8 areas is brighter than its right neighbour (dHash)."""
-    import cv2
-
-    grey = cv2.resize(image, (9, 8), interpolation=cv2.INTER_AREA).astype(np.float32).mean(axis=-1)
-    return np.packbits(grey[:, 1:] > grey[:, :-1]).tobytes().hex()
 
 
 def prepare(
@@ -131,14 +51,7 @@ def prepare(
       UserError: `out` exists, nothing in `folder` can be used, or with `strict` the first file that cannot.
     """
     out = Path(out).expanduser()
-    if layout == "folder":
-        sources, others = find_sources(folder, identity_of)
-        log(f"{folder}: {len(sources)} photos and videos; {len(others)} files of other kinds are left alone")
-    else:
-        sources, missing = LAYOUTS[layout].find(Path(folder).expanduser())
-        listed = f"; missing: {len(missing)}, such as {', '.join(missing[:3])}" if missing else ""
-        log(f"{folder}: {len(sources)} of {len(sources) + len(missing)} entries of {layout} are here{listed}")
-    drop_others(preparation.work, {source.key for source in sources})
+    sources = _sources(folder, layout, identity_of)
     if beam is not None:
         run_on_beam(preparation, sources, beam)
         workers = 0  # all is done: what follows reads the notes
@@ -147,16 +60,16 @@ def prepare(
         done = list(zip(sources, track(results, len(sources), "files"), strict=True))
     rejected = [{"file": s.name, "step": r["step"], "reason": r["reason"]} for s, r in done if "reason" in r]
     rejected += [{"file": s.name, "step": "track", "reason": reason} for s, r in done for reason in r.get("partly", [])]
-    good, doubles = _unique([(s, r) for s, r in done if "frames" in r], preparation.gates.max_duplicate_bits)
+    good, doubles = without_doubles([(s, r) for s, r in done if "frames" in r], preparation.gates.max_duplicate_bits)
     rejected += doubles
     if not good:
         reasons = "; ".join(f"{row['file']}: {row['reason']}" for row in rejected[:3])
         raise UserError(f"{folder}: no file can be used ({reasons}{' …' if len(rejected) > 3 else ''})")
-    key = _key(good, preparation, layout, split, fractions, identity_of)
+    key = set_key(good, preparation, layout, split, fractions, identity_of)
     if out.is_dir() and open_dataset(out).metadata.get("key") == key:
         log(f"{out} is there already")
         return out
-    _pack(out, good, preparation, split, fractions, rejected, key)
+    pack(out, good, preparation, split, fractions, rejected, key)
     counts = collections.Counter(row["step"] for row in rejected)
     log(
         f"{out}: {sum(r['frames'] for _, r in good)} frames of {len(good)} files; not used: "
@@ -165,110 +78,16 @@ def prepare(
     return out
 
 
-def _key(good: list, preparation: Preparation, *settings: Any) -> str:
-    """Hash of everything that the packed records depend on."""
-    p = preparation
-    files = [(source.name, source.part(), source.licence, result["content"]) for source, result in good]
-    head = [content_hash(path) for path in p.head.files()]
-    made = [
-        p.head.head,
-        head,
-        p.size,
-        p.background,
-        p.image_coding,
-        p.licence,
-        p.every,
-        dataclasses.asdict(p.gates),
-        VERSION,
-    ]
-    return hashlib.sha256(json.dumps([files, made, settings]).encode(errors="surrogateescape")).hexdigest()
-
-
-def _unique(done: list, bits: int) -> tuple[list, list[dict[str, str]]]:
-    """Files that show what an earlier one shows are left out: equal bytes, or first faces that are nearly equal."""
-    kept, doubles = [], []
-    for source, result in done:
-        code = int(result["hash"], 16)
-        twin = next(
-            (
-                s
-                for s, r in kept
-                if r["content"] == result["content"] or (int(r["hash"], 16) ^ code).bit_count() <= bits
-            ),
-            None,
-        )
-        if twin is None:
-            kept.append((source, result))
-        else:
-            doubles.append({"file": source.name, "step": "pack", "reason": f"shows the same as {twin.name}"})
-    return kept, doubles
-
-
-def _pack(
-    out: Path,
-    good: list,
-    preparation: Preparation,
-    split: str,
-    fractions: tuple[float, float, float],
-    rejected: list[dict[str, str]],
-    key: str,
-) -> None:
-    """The records of all files, renumbered and shared out among the splits."""
-    names = sorted({source.identity for source, _ in good})
-    plan: dict[str, list[tuple[Source, int, int]]] = {name: [] for name in SPLITS}  # source, first frame, last + 1
-    for source, result in good:
-        n = result["frames"]
-        if split == "identity":
-            plan[split_of(source.identity, fractions)].append((source, 0, n))
-            continue
-        held = round(HELD_OUT_TIME * n / 2) if source.video else 0
-        bounds = [0, n - 2 * held, n - held, n]
-        for name, low, high in zip(SPLITS, bounds[:-1], bounds[1:], strict=True):
-            if high > low:
-                plan[name].append((source, low, high))
-    empty = [name for name, parts in plan.items() if not parts]
-    if "train" in empty:
-        raise UserError(f"{out}: no file falls into the split train; use --split=time, or more files")
-    if empty:
-        log(f"no file falls into {' and '.join(empty)}: with so few people use --split=time")
-    model = preparation.head.load()
-    crops: dict[str, list[np.ndarray]] = {name: [] for name in SPLITS}
-    clips: dict[tuple[str, str, int], int] = {}
-
-    def records(name: str) -> Iterator[dict[str, Any]]:
-        for source, low, high in plan[name]:
-            for i, record in enumerate(align.read_frames(preparation.work / source.key / "frames.zip")):
-                if not low <= i < high:
-                    continue
-                crops[name].append(record.pop("crop"))
-                clip = clips.setdefault((name, source.name, int(record["clip"])), len(clips))
-                yield record | {"identity": names.index(source.identity), "clip": clip, "frame": int(record["frame"])}
-
-    metadata = {
-        "size": preparation.size,
-        "head": preparation.head.head,
-        "exp_names": list(model.exp_names),
-        "background": preparation.background,
-        "depth": "unknown",
-        "split_by": split,
-        "split_version": SPLIT_VERSION,
-        "identity_names": names,
-        "gates": dataclasses.asdict(preparation.gates),
-        "key": key,
-        "files_sha256": {source.name: result["content"] for source, result in good},
-    }
-    splits = {name: records(name) for name, parts in plan.items() if parts}
-
-    def extras(folder: Path) -> None:
-        arrays: dict[str, Any] = {f"{name}/crop": np.stack(crops[name]) for name in splits}
-        np.savez_compressed(folder / "crops.npz", **arrays)
-        (folder / "rejected.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rejected))
-        report = check_dataset(folder)
-        if report.problems:
-            raise UserError(f"{out}: {len(report.problems)} problems, nothing written: {report.problems[0]}")
-        write_report(folder, out.name, rejected, report)
-
-    write_dataset(out, splits, metadata, model.num_id, model.num_exp, preparation.image_coding, extras)
+def _sources(folder: str | Path, layout: str, identity_of: str) -> list[Source]:
+    """What of the folder there is to work on; what is not used, or missing, is said."""
+    if layout == "folder":
+        sources, others = find_sources(folder, identity_of)
+        log(f"{folder}: {len(sources)} photos and videos; {len(others)} files of other kinds are left alone")
+    else:
+        sources, missing = LAYOUTS[layout].find(Path(folder).expanduser())
+        listed = f"; missing: {len(missing)}, such as {', '.join(missing[:3])}" if missing else ""
+        log(f"{folder}: {len(sources)} of {len(sources) + len(missing)} entries of {layout} are here{listed}")
+    return sources
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -323,9 +142,12 @@ def run(args: argparse.Namespace) -> int:
     head = HeadFile(args.head, args.ict if args.head == "ict" else None)
     head.load()  # complains about a bad file now rather than in a worker
     out = Path(args.out).expanduser()
+    landmarker = find_landmarker(args.landmarker)
+    with Landmarker(landmarker):  # complains about missing libraries now, not of every file
+        pass
     preparation = Preparation(
         work=Path(args.work).expanduser() if args.work else out.with_name(out.name + ".work"),
-        landmarker=str(find_landmarker(args.landmarker)),
+        landmarker=str(landmarker),
         head=head,
         size=args.size,
         background=args.background,
@@ -335,14 +157,15 @@ def run(args: argparse.Namespace) -> int:
         gates=Gates(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Gates)}),
         strict=args.strict,
     )
-    prepare(
-        args.folder,
-        out,
-        preparation,
-        args.layout,
-        args.split,
-        identity_of=args.identity,
-        workers=args.workers,
-        beam=None if args.beam is None else args.beam.split(),
-    )
+    with exclusive(out):
+        prepare(
+            args.folder,
+            out,
+            preparation,
+            args.layout,
+            args.split,
+            identity_of=args.identity,
+            workers=args.workers,
+            beam=None if args.beam is None else args.beam.split(),
+        )
     return 0

@@ -6,7 +6,6 @@ a changed setting repeats the steps that depend on it, and nothing half-written 
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,10 +77,3 @@ def content_hash(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     return digest.hexdigest()
-
-
-def drop_others(work: Path, keys: set[str]) -> None:
-    """Removes the folders of files that are no longer there."""
-    for folder in work.iterdir() if work.is_dir() else ():
-        if folder.is_dir() and folder.name not in keys:
-            shutil.rmtree(folder)

@@ -6,20 +6,19 @@ that is there already is not made again.
 """
 
 import argparse
-import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep import heads, motion
 from data_prep.heads import BACKGROUNDS, ClipTask, HeadFile
+from data_prep.lock import exclusive
 from data_prep.workers import ordered_map
 from nofa_jax.compile_cache import cache_dir
 from nofa_jax.data import coding as images
@@ -100,7 +99,7 @@ def make_dataset(
     key = _key(chosen, head)
     parent = Path(root).expanduser() if root is not None else cache_dir("data")
     path = parent / f"{chosen.head}-{chosen.size}-{key[:12]}"
-    with _lock(path):
+    with exclusive(path):
         if path.exists():
             try:
                 open_dataset(path)
@@ -118,7 +117,7 @@ def synthesize(out: str | Path, ict_path: str | Path | None = None, workers: int
     """
     chosen, head = _resolve(settings, ict_path)
     key, path = _key(chosen, head), Path(out).expanduser()
-    with _lock(path):
+    with exclusive(path):
         if not path.exists():
             return _write(path, chosen, head, key, workers)
         if path.is_dir() and open_dataset(path).metadata.get("key") == key:
@@ -141,21 +140,6 @@ def _key(settings: Settings, head: HeadFile) -> str:
     for file in [*sources, *head.files()]:
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Generator[None]:
-    """Makes processes that want the same set wait for the one that makes it; then drops what a killed one left."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path.parent / f".{path.name}.lock", "a")  # noqa: SIM115 closed by the with below
-    except OSError as error:
-        raise UserError(f"cannot write to {path.parent}: {error.strerror}") from error
-    with lock:
-        fcntl.lockf(lock, fcntl.LOCK_EX)
-        for left in path.parent.glob(f".{path.name}.*.partial"):
-            shutil.rmtree(left, ignore_errors=True)
-        yield
 
 
 def _write(path: Path, settings: Settings, head: HeadFile, key: str, workers: int) -> Path:

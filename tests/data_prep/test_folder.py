@@ -13,9 +13,9 @@ import pytest
 from data_prep import align
 from data_prep.__main__ import run
 from data_prep.detect import Detection, detect, frames
-from data_prep.folder import picture_hash
+from data_prep.preparation import picture_hash
 from data_prep.sources import Source, find_sources, split_of
-from data_prep.steps import Rejected, Steps, content_hash, drop_others
+from data_prep.steps import Rejected, Steps, content_hash
 from data_prep.takes import Gates, find_takes, gate_help, head_angles
 from nofa_jax.data.check import check_dataset
 from nofa_jax.data.records import open_dataset
@@ -98,9 +98,6 @@ def test_a_rejection_is_remembered_and_strict_stops(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="too dark") as raised:
         Steps(tmp_path / "file", "a", strict=True)("look", {}, refuse)
     assert not isinstance(raised.value, Rejected)
-    (tmp_path / "gone").mkdir()
-    drop_others(tmp_path, {"file"})
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def detection(middle: np.ndarray, valid: np.ndarray, change: np.ndarray) -> Detection:
