@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -63,10 +64,8 @@ def test_a_resumed_run_ends_in_the_same_parameters(cache, tmp_path):
     code, out, err = run(cache, "tests/tiny.py", tmp_path / "straight")
     assert code == 0, err
     expected = digest(out, 4)
-    # The same run again, stopped after its first checkpoint by taking the later ones away.
-    code, out, err = run(cache, "tests/tiny.py", tmp_path / "stopped")
-    assert code == 0, err
-    assert digest(out, 4) == expected
+    # The run as it stood after its first checkpoint.
+    shutil.copytree(tmp_path / "straight", tmp_path / "stopped")
     for later in sorted((tmp_path / "stopped/checkpoints").iterdir())[1:]:
         later.rename(tmp_path / later.name)
     code, out, err = run(cache, "tests/tiny.py", tmp_path / "stopped")
