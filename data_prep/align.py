@@ -73,10 +73,10 @@ def write_frames(path: Path, records: Iterator[dict[str, Any]]) -> int:
     return count
 
 
-def read_frames(path: Path) -> Iterator[dict[str, Any]]:
-    """What `write_frames` wrote."""
+def read_frames(path: Path, low: int = 0, high: int | None = None) -> Iterator[dict[str, Any]]:
+    """What `write_frames` wrote, from number `low` to before `high`."""
     with zipfile.ZipFile(path) as file:
-        for name in sorted(file.namelist()):
+        for name in sorted(file.namelist())[low:high]:
             with np.load(io.BytesIO(file.read(name)), allow_pickle=False) as arrays:
                 record: dict[str, Any] = {key: arrays[key] for key in arrays.files}
             for key in ("image", "mask", "depth"):

@@ -30,7 +30,6 @@ class Detection:
     landmarks: LandmarkTrack
     sharpness: Float[np.ndarray, " f"]  # variance of the Laplacian (grey levels of 255); NaN without a face
     change: Float[np.ndarray, " f"]  # mean difference from the frame before, in [0, 1]; 0 for the first
-    faces: int  # in the picture, of a photo; 1 of a video
 
 
 class Seen(NamedTuple):
@@ -68,12 +67,11 @@ def detect(source: Source, landmarker: str | Path | None = None) -> Detection:
     if source.video:
         rate = SEQUENCE_RATE if source.sequence else float(VideoReader(source.path).info.rate)
     faces: list[Face | None] = []
-    times, sharp, changes, count = [], [], [], 1
+    times, sharp, changes = [], [], []
     before, size = None, (0, 0)
     with Landmarker(landmarker, video=source.video) as detector:
         for time, image, _ in frames(source):
             found = detector.detect(image, time)
-            count = len(found)
             faces.append(found[0] if found else None)
             times.append(float(time))
             sharp.append(_sharpness(image, found[0]) if found else np.nan)
@@ -99,22 +97,20 @@ def detect(source: Source, landmarker: str | Path | None = None) -> Detection:
         height=size[0],
         fps=rate,
     )
-    return Detection(
-        track, np.array(sharp, np.float32), np.array(changes, np.float32), count if not source.video else 1
-    )
+    return Detection(track, np.array(sharp, np.float32), np.array(changes, np.float32))
 
 
 def save(folder: Path, detection: Detection) -> None:
     """Two files: a track file like any other, and what this step adds."""
     save_track(folder / "landmarks.npz", detection.landmarks)
     part = folder / "pictures.part.npz"
-    np.savez(part, sharpness=detection.sharpness, change=detection.change, faces=np.array(detection.faces))
+    np.savez(part, sharpness=detection.sharpness, change=detection.change)
     part.replace(folder / "pictures.npz")
 
 
 def load(folder: Path) -> Detection:
-    added = read_npz(folder / "pictures.npz", ("sharpness", "change", "faces"), "detection")
-    return Detection(load_track(folder / "landmarks.npz"), added["sharpness"], added["change"], int(added["faces"]))
+    added = read_npz(folder / "pictures.npz", ("sharpness", "change"), "detection")
+    return Detection(load_track(folder / "landmarks.npz"), added["sharpness"], added["change"])
 
 
 def _sharpness(image: UInt8[np.ndarray, "h w 3"], face: Face) -> float:

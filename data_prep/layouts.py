@@ -60,7 +60,7 @@ def hdtf(folder: Path) -> tuple[list[Source], list[str]]:
     """
     tables = sorted(folder.rglob("*_annotion_time.txt"))
     if not tables:
-        raise UserError(f"{folder}: no *_annotion_time.txt in it; {LAYOUTS['hdtf'].needs}")
+        raise UserError(f"{folder}: no *_annotion_time.txt in it; get {LAYOUTS['hdtf'].needs}")
     files = _by_stem(folder)
     sources, missing = [], []
     for table in tables:

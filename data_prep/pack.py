@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,26 +11,24 @@ from typing import Any
 import numpy as np
 
 from data_prep import align
-from data_prep.preparation import VERSION, Preparation
+from data_prep.preparation import VERSION, Preparation, head_key
 from data_prep.report import write_report
 from data_prep.sources import SPLIT_VERSION, SPLITS, Source, split_of
-from data_prep.steps import content_hash
 from nofa_jax.data.check import check_dataset
 from nofa_jax.data.writer import write_dataset
 from nofa_jax.errors import UserError
 from nofa_jax.progress import log
 
-HELD_OUT_TIME = 0.2  # with --split=time: the end of each take, half val, half test
+HELD_OUT_TIME = 0.2  # with --split=time: the end of each video, half val, half test
+HASH_BITS = 64
 
 
 def set_key(good: list, preparation: Preparation, *settings: Any) -> str:
     """Hash of everything that the packed records depend on."""
     p = preparation
     files = [(source.name, source.part(), source.licence, result["content"]) for source, result in good]
-    head = [content_hash(path) for path in p.head.files()]
     made = [
-        p.head.head,
-        head,
+        head_key(p.head),
         p.size,
         p.background,
         p.image_coding,
@@ -42,22 +41,27 @@ def set_key(good: list, preparation: Preparation, *settings: Any) -> str:
 
 
 def without_doubles(done: list, bits: int) -> tuple[list, list[dict[str, str]]]:
-    """Files that show what an earlier one shows are left out: equal bytes, or first faces that are nearly equal."""
+    """Files that show what an earlier one shows are left out: equal bytes, or hashes of the first faces that differ in
+    at most `bits`.
+
+    Cut into bits + 1 pieces, two such hashes have a piece in common: only files that share one are compared.
+    """
     kept, doubles = [], []
+    cuts = [HASH_BITS * i // (bits + 1) for i in range(bits + 2)] if bits >= 0 else []
+    alike: dict[object, list] = {}  # by content, and by each piece of the hash
     for source, result in done:
         code = int(result["hash"], 16)
-        twin = next(
-            (
-                s
-                for s, r in kept
-                if r["content"] == result["content"] or (int(r["hash"], 16) ^ code).bit_count() <= bits
-            ),
-            None,
-        )
-        if twin is None:
-            kept.append((source, result))
-        else:
-            doubles.append({"file": source.name, "step": "pack", "reason": f"shows the same as {twin.name}"})
+        pieces = [(i, code >> low & (1 << high - low) - 1) for i, (low, high) in enumerate(itertools.pairwise(cuts))]
+        twin = next(iter(alike.get(result["content"], [])), None)
+        for other, its in (entry for piece in pieces for entry in alike.get(piece, [])):
+            if twin is None and (its ^ code).bit_count() <= bits:
+                twin = other, its
+        if twin is not None:
+            doubles.append({"file": source.name, "step": "pack", "reason": f"shows the same as {twin[0].name}"})
+            continue
+        kept.append((source, result))
+        for key in (result["content"], *pieces):
+            alike.setdefault(key, []).append((source, code))
     return kept, doubles
 
 
@@ -72,6 +76,7 @@ def pack(
 ) -> None:
     """The records of all files, renumbered and shared out among the splits."""
     names = sorted({source.identity for source, _ in good})
+    number = {name: i for i, name in enumerate(names)}
     plan: dict[str, list[tuple[Source, int, int]]] = {name: [] for name in SPLITS}  # source, first frame, last + 1
     for source, result in good:
         n = result["frames"]
@@ -94,12 +99,10 @@ def pack(
 
     def records(name: str) -> Iterator[dict[str, Any]]:
         for source, low, high in plan[name]:
-            for i, record in enumerate(align.read_frames(preparation.work / source.key / "frames.zip")):
-                if not low <= i < high:
-                    continue
+            for record in align.read_frames(preparation.work / source.key / "frames.zip", low, high):
                 crops[name].append(record.pop("crop"))
                 clip = clips.setdefault((name, source.name, int(record["clip"])), len(clips))
-                yield record | {"identity": names.index(source.identity), "clip": clip, "frame": int(record["frame"])}
+                yield record | {"identity": number[source.identity], "clip": clip, "frame": int(record["frame"])}
 
     metadata = {
         "size": preparation.size,

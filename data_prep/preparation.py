@@ -1,6 +1,7 @@
 """The steps of one file, from its bytes to cropped and encoded frames in its work folder."""
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,12 @@ from nofa_jax.data import coding as images
 from nofa_jax.errors import UserError
 
 VERSION = 1  # of the steps; raised when the same settings give other results
+
+
+@functools.cache
+def head_key(head: HeadFile) -> list[str]:
+    """What decides the morphable model: its name and the hash of its file."""
+    return [head.head, *(content_hash(path) for path in head.files())]
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,7 @@ class Preparation:
             steps(step, {"version": VERSION, "part": source.part()}, lambda: self._detect(source))
             step = "track"
             gates = dataclasses.asdict(self.gates)
-            model = [self.head.head, *(content_hash(path) for path in self.head.files())]
-            fitted = steps(step, {"gates": gates, "model": model}, lambda: self._track(source)[1])
+            fitted = steps(step, {"gates": gates, "model": head_key(self.head)}, lambda: self._track(source)[1])
             step = "align"
             pixels = [self.size, self.background, self.image_coding, source.licence or self.licence, self.every]
             done = steps(step, pixels, lambda: self._align(source))
@@ -65,10 +71,10 @@ class Preparation:
     def _detect(self, source: Source) -> dict[str, Any]:
         found = detect.detect(source, self.landmarker)
         detect.save(self.work / source.key, found)
-        return {"faces": found.faces, "frames": len(found.landmarks), "seen": int(found.landmarks.valid.sum())}
+        return {"frames": len(found.landmarks), "seen": int(found.landmarks.valid.sum())}
 
     def _track(self, source: Source) -> tuple[list[Take], dict[str, Any]]:
-        """The fit is deterministic and takes less time than reading its result would save."""
+        """Done again by `_align`: the fit gives the same numbers and takes a hundredth of aligning (docs/data.md)."""
         found = detect.load(self.work / source.key)
         takes, reasons = fit_takes(found, self.head.load(), self.gates, source.video)
         if not takes:

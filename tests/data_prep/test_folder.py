@@ -13,6 +13,7 @@ import pytest
 from data_prep import align
 from data_prep.__main__ import run
 from data_prep.detect import Detection, detect, frames
+from data_prep.pack import without_doubles
 from data_prep.preparation import picture_hash
 from data_prep.sources import Source, find_sources, split_of
 from data_prep.steps import Rejected, Steps, content_hash
@@ -117,7 +118,7 @@ def detection(middle: np.ndarray, valid: np.ndarray, change: np.ndarray) -> Dete
         100,
         25,
     )
-    return Detection(track, np.full(frames, 100.0), change, 1)
+    return Detection(track, np.full(frames, 100.0), change)
 
 
 def test_takes_end_at_cuts_jumps_and_long_gaps() -> None:
@@ -280,6 +281,22 @@ def test_strict_stops_at_the_first_bad_file(media: Path, tmp_path: Path, monkeyp
     with pytest.raises(UserError, match="no file can be used"):
         run(command(alone, tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_doubles_are_found_by_content_and_by_few_differing_bits() -> None:
+    rng = np.random.default_rng(0)
+    codes = [int(rng.integers(0, 2**63)) for _ in range(300)]
+    codes += [codes[7] ^ (1 << 3) ^ (1 << 40) ^ (1 << 63), codes[8] ^ 0b1111 << 20]  # three bits, and four
+    results = [{"hash": f"{code:016x}", "content": str(i)} for i, code in enumerate(codes)]
+    results.append({"hash": f"{2**64 - 1:016x}", "content": "5"})
+    done = [(Source(Path(str(i)), str(i), str(i)), result) for i, result in enumerate(results)]
+    kept, doubles = without_doubles(done, 3)
+    assert [(row["file"], row["reason"]) for row in doubles] == [
+        ("300", "shows the same as 7"),
+        ("302", "shows the same as 5"),
+    ]
+    assert len(kept) == 301
+    assert [row["file"] for row in without_doubles(done, -1)[1]] == ["302"]
 
 
 def test_the_hash_of_a_picture_follows_its_content() -> None:
