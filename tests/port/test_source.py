@@ -89,6 +89,15 @@ def test_lpips_needs_its_heads(tmp_path: Path) -> None:
         port_source("lpips-vgg", read_source(heads))
     with pytest.raises(UserError, match="--heads is for lpips-vgg and lpips-alex"):
         port_source("inception", read_source(trunk, heads))
+    with pytest.raises(UserError, match=r"the file of --heads looks like lpips-vgg, not LPIPS's heads"):
+        port_source("lpips-vgg", read_source(trunk, trunk))
+    other = save_zip(tmp_path / "other.pth", {"head.weight": np.zeros(3, np.float32)})
+    with pytest.raises(UserError, match="the file of --heads holds other tensors"):
+        port_source("lpips-vgg", read_source(trunk, other))
+    both = read_source(trunk).state | read_source(heads).state
+    whole = save_zip(tmp_path / "whole.pth", both)
+    with pytest.raises(UserError, match=r"whole\.pth has its heads: leave --heads out"):
+        port_source("lpips-vgg", read_source(whole, heads))
 
 
 @pytest.mark.parametrize("net", ["alex", "vgg"])
