@@ -98,7 +98,7 @@ def make_optimizer(
     those of them that are matrices are moved by Muon (muon.py) instead of Adam.
     """
     labels = label_params(params, schedule)
-    groups = set(jax.tree.leaves(labels)) - {FROZEN}
+    groups = sorted(set(jax.tree.leaves(labels)) - {FROZEN})  # in one order: a program traced again is found compiled
     if not groups:
         raise UserError("trainable: every parameter is frozen; give at least one pattern a factor above 0")
     methods = label_methods(params, muon)
