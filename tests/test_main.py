@@ -8,6 +8,7 @@ import types
 
 import pytest
 
+from data_prep import __main__ as data_prep
 from nofa_jax import __main__ as nofa
 from nofa_jax.errors import UserError
 
@@ -88,25 +89,61 @@ def test_overview_lists_every_command(
 ) -> None:
     assert _exit_code(*argv) == 0
     out = capsys.readouterr().out
-    for name, (_, summary) in nofa.available().items():
+    for name, (_, summary) in nofa.available(nofa.COMMANDS).items():
         assert name in out
         assert summary in out
     assert "example:" in out
 
 
-@pytest.mark.parametrize("name", sorted(nofa.available()))
-def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture) -> None:
-    assert _exit_code(name, "--help") == 0
+ALL = {(name,): module for name, (module, _) in nofa.available(nofa.COMMANDS).items()}
+ALL |= {("data", name): module for name, (module, _) in data_prep.COMMANDS.items()}
+
+
+@pytest.mark.parametrize("words", sorted(ALL), ids=" ".join)
+def test_every_command_explains_itself(words: tuple[str, ...], capsys: pytest.CaptureFixture) -> None:
+    assert _exit_code(*words, "--help") == 0
     out = capsys.readouterr().out
-    module = importlib.import_module(nofa.COMMANDS[name][0])
+    module = importlib.import_module(ALL[words])
+    assert out.startswith(f"usage: nofa {' '.join(words)}")
     assert out.rstrip().endswith(f"example:\n  {module.EXAMPLE}")
     assert len(module.EXAMPLE.split()) > 2
     assert len((module.__doc__ or "").strip()) > 20
 
 
-def test_overview_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize("argv", [[], ["--help"]])
+def test_a_group_lists_its_commands(capsys: pytest.CaptureFixture, argv: list[str]) -> None:
+    assert _exit_code("data", *argv) == 0
+    by_nofa = capsys.readouterr().out
+    for name, (_, summary) in data_prep.COMMANDS.items():
+        assert f"  {name:<11} {summary}\n" in by_nofa
+    assert data_prep.run(argv) == 0
+    assert capsys.readouterr().out == by_nofa.replace("nofa data COMMAND", "python -m data_prep COMMAND")
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["shwo"], ["unknown command 'shwo'", "did you mean show?", "nofa data --help"]),
+        (["show"], ["dir", "nofa data show --help"]),
+        (["show", "no/such/set"], ["no data set at no/such/set"]),
+        (["check", "no/such/set"], ["no data set at no/such/set"]),
+        (["show", "set", "--recrod=1"], ["--recrod", "did you mean --record?"]),
+    ],
+)
+def test_mistakes_in_a_group_are_one_line_and_exit_2(
+    capsys: pytest.CaptureFixture, argv: list[str], words: list[str]
+) -> None:
+    assert _exit_code("data", *argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    for word in ("error: ", *words):
+        assert word in err
+
+
+def test_overviews_import_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom nofa_jax.__main__ import dispatch\ndispatch(['--help'])\n"
+        "import sys\nfrom nofa_jax.__main__ import dispatch\ndispatch(['--help'])\ndispatch(['data', '--help'])\n"
         "heavy = {'jax', 'flax', 'numpy', 'rich'} & set(sys.modules)\nassert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
