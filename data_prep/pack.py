@@ -112,6 +112,7 @@ def pack(
         "depth": "unknown",
         "split_by": split,
         "split_version": SPLIT_VERSION,
+        "split_fractions": fractions,
         "identity_names": names,
         "gates": dataclasses.asdict(preparation.gates),
         "key": key,

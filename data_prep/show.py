@@ -1,4 +1,6 @@
-"""Prints what a data set is and one of its records, and draws a contact sheet: a row of frames for each clip."""
+"""Prints what a data set is and one of its records, with where it came from, and draws both: the record, and below it a
+row of frames for each of the first clips.
+"""
 
 import argparse
 from pathlib import Path
@@ -20,7 +22,7 @@ SHOWN_WEIGHT = 0.05  # expressions weaker than this are not listed
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("dir", help="directory of the data set")
     parser.add_argument("--split", default=None, help="default: the first")
-    parser.add_argument("--record", type=int, default=0, help="number of the record to print (default %(default)s)")
+    parser.add_argument("--record", type=int, default=0, help="number of the record to show (default %(default)s)")
     parser.add_argument("--clips", type=int, default=6, help="rows of the sheet (default %(default)s)")
     parser.add_argument("--frames", type=int, default=8, help="columns of the sheet at most (default %(default)s)")
     parser.add_argument("--out", default=None, help="the sheet's file (default: DIR's name + .png, here)")
@@ -34,16 +36,18 @@ def run(args: argparse.Namespace) -> int:
     if args.clips < 1 or args.frames < 1:
         raise UserError("--clips and --frames must be at least 1")
     out = Path(args.out or f"{Path(args.dir).resolve().name}.png")
-    write_png(out, contact_sheet(dataset, split, args.clips, args.frames))
+    write_png(out, contact_sheet(dataset, split, args.clips, args.frames, args.record))
     log(f"wrote {out}")
     return 0
 
 
 def describe_dataset(dataset: Dataset) -> str:
-    """A few lines: path, counts by split, and the producer's settings."""
+    """A few lines: path, the producer's settings, the split's version, counts by split."""
     shown = ("head", "size", "background", "image_coding", "n_id", "n_exp")
     facts = ", ".join(f"{name} {dataset.metadata[name]}" for name in shown if name in dataset.metadata)
+    by, rule = dataset.metadata.get("split_by", "identity"), dataset.metadata.get("split_version")
     lines = [f"{dataset.path}: {facts}"]
+    lines.append(f"  split {dataset.split_hash}, by {by}{f', rule {rule}' if rule is not None else ''}")
     for split, counts in dataset.metadata["splits"].items():
         people = len(counts["identities"])
         lines.append(f"  {split}: {counts['frames']} frames, {counts['clips']} clips, {people} identities")
@@ -51,7 +55,7 @@ def describe_dataset(dataset: Dataset) -> str:
 
 
 def describe_record(dataset: Dataset, split: str, number: int) -> str:
-    """One record, field by field, as it is stored."""
+    """One record, field by field, as it is stored; its source with the file's hash where the set has it."""
     stored = dataset.stored(split, number)
     lines = [f"record {number} of {split}:"]
     lines += [f"  {name:<12} {_value(name, value, dataset.metadata)}" for name, value in sorted(stored.items())]
@@ -62,6 +66,8 @@ def _value(name: str, value: Any, metadata: dict[str, Any]) -> str:
     if name in PIXEL_FIELDS:
         kind = "PNG" if value.startswith(b"\x89PNG") else "JPEG"
         return f"{len(value):,} bytes of {kind}"
+    if name == "source" and value in metadata.get("files_sha256", {}):
+        return f"{value!r}, sha256 {metadata['files_sha256'][value]}"
     if name == "exp_coeff" and "exp_names" in metadata:
         pairs = zip(metadata["exp_names"], value, strict=True)
         active = ", ".join(f"{shape} {weight:.2f}" for shape, weight in pairs if weight > SHOWN_WEIGHT)
@@ -72,9 +78,15 @@ def _value(name: str, value: Any, metadata: dict[str, Any]) -> str:
     return repr(value)
 
 
-def contact_sheet(dataset: Dataset, split: str, clips: int, frames: int) -> np.ndarray:
-    """uint8 [h,w,3]: for each of the first clips a row of frames with landmarks on the first, then mask and depth."""
+def contact_sheet(dataset: Dataset, split: str, clips: int, frames: int, record: int | None = None) -> np.ndarray:
+    """uint8 [h,w,3]: a row for `record`, if one is named, and for each of the first clips a row of frames; landmarks,
+    mask and depth are of a row's first frame.
+    """
     rows, labels = [], []
+    if record is not None:
+        one = dataset.record(split, record)
+        rows.append([one["image"], *_layers(one)])
+        labels.append(f"record {record}")
     for clip in dataset.clips(split)[:clips]:
         rows.append(_row(dataset, split, clip, frames))
         labels.append(str(clip.identity))
@@ -87,9 +99,13 @@ def contact_sheet(dataset: Dataset, split: str, clips: int, frames: int) -> np.n
 def _row(dataset: Dataset, split: str, clip: Clip, frames: int) -> list[Any]:
     chosen = clip.records[np.linspace(0, len(clip.records) - 1, min(frames, len(clip.records))).round().astype(int)]
     records = [dataset.record(split, int(i)) for i in chosen]
-    first = records[0]
-    mask = np.repeat(first["mask"][..., None], 3, axis=-1)
-    return [*(r["image"] for r in records), _with_landmarks(first), mask, depth_colors(first["depth"])]
+    return [*(r["image"] for r in records), *_layers(records[0])]
+
+
+def _layers(record: dict[str, Any]) -> list[np.ndarray]:
+    """Landmarks, mask and depth as pictures."""
+    mask = np.repeat(record["mask"][..., None], 3, axis=-1)
+    return [_with_landmarks(record), mask, depth_colors(record["depth"])]
 
 
 def _with_landmarks(record: dict[str, Any]) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Validates a data set record by record and gathers its statistics."""
 
+import collections
 import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,8 @@ class Report:
 
 
 def check_dataset(path: str | Path, max_problems: int = 20) -> Report:
-    """Reads every record; checks fields, ranges, cameras, index, content hash, and that splits share no identity.
+    """Reads every record; checks fields, ranges, cameras, index, content hash, that splits share no identity and are
+    those that were written.
 
     Raises UserError when the data set cannot even be opened.
     """
@@ -70,6 +72,9 @@ def _content_problems(record: dict[str, Any]) -> list[str]:
     problems = []
     if record["exp_coeff"].min(initial=0) < -10 or record["exp_coeff"].max(initial=0) > 10:
         problems.append("exp_coeff is out of range")
+    for name in ("source", "licence"):
+        if not record[name].strip():
+            problems.append(f"its {name} is not named")
     if np.abs(record["id_coeff"]).max(initial=0) > 10:
         problems.append("id_coeff is out of range")
     low, high = LANDMARK_RANGE
@@ -85,7 +90,10 @@ def _content_problems(record: dict[str, Any]) -> list[str]:
 
 
 def _check_identities(dataset: Dataset, report: Report) -> None:
-    """Splits share nobody; where time was split (metadata's `split_by`), no take."""
+    """Splits are as written and share nobody; where time was split (metadata's `split_by`), no take."""
+    recorded = dataset.metadata.get("split_hash", dataset.split_hash)  # sets of before have none
+    if recorded != dataset.split_hash:
+        report.problems.append(f"the split is {dataset.split_hash}, but {recorded} was written")
     splits, field = dataset.splits, "clip" if dataset.metadata.get("split_by") == "time" else "identity"
     for k, one in enumerate(splits):
         for other in splits[k + 1 :]:
@@ -96,7 +104,7 @@ def _check_identities(dataset: Dataset, report: Report) -> None:
 
 def _check_split(dataset: Dataset, split: str, report: Report, max_problems: int) -> None:
     digest, size = hashlib.sha256(), dataset.metadata.get("size")
-    coefficients, bytes_of = [], dict.fromkeys(PIXEL_FIELDS, 0)
+    coefficients, bytes_of, licences = [], dict.fromkeys(PIXEL_FIELDS, 0), collections.Counter()
     for i in track(range(dataset.num_frames(split)), description=f"checking {split}"):
         try:
             stored = dataset.stored(split, i)
@@ -107,6 +115,7 @@ def _check_split(dataset: Dataset, split: str, report: Report, max_problems: int
             update_content_hash(digest, stored)
             found += _index_problems(dataset, split, i, stored)
             coefficients.append(stored["exp_coeff"])
+            licences[stored["licence"]] += 1
             for name in PIXEL_FIELDS:
                 bytes_of[name] += len(stored[name])
         report.problems += [f"{split} record {i}: {problem}" for problem in found]
@@ -115,7 +124,8 @@ def _check_split(dataset: Dataset, split: str, report: Report, max_problems: int
             return
     if digest.hexdigest() != dataset.metadata["splits"][split]["content_sha256"]:
         report.problems.append(f"{split}: the records are not those that were written (content hash differs)")
-    report.statistics[split] = _statistics(dataset, split, np.stack(coefficients), bytes_of)
+    statistics = _statistics(dataset, split, np.stack(coefficients), bytes_of)
+    report.statistics[split] = statistics | {"licences": dict(licences.most_common())}
 
 
 def _index_problems(dataset: Dataset, split: str, i: int, record: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ records, so whatever trains on synthetic heads trains on real clips too. Convent
 import hashlib
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,8 @@ class Dataset:
 
     `metadata` is metadata.json: format_version, n_id, n_exp, image_coding, splits {name: {frames, clips, identities,
     content_sha256}} and what the producer added (head, size, exp_names, background, settings, …).
-    `fingerprint` identifies the content: equal for equal data wherever the directory lies.
+    `fingerprint` identifies the content: equal for equal data wherever the directory lies; `split_hash` (see the
+    function) who and what is in which split.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Dataset:
         content = [metadata[name] for name in ("format_version", "n_id", "n_exp", "splits")]
         canonical = json.dumps(content, sort_keys=True).encode()
         self.fingerprint = hashlib.sha256(canonical).hexdigest()[:16]
+        self.split_hash = split_hash(index, metadata.get("identity_names", ()))
         self._sources, self._index = sources, index
         self._cache: dict[tuple[str, int], dict[str, Any]] = {}
         self._cache_left, self._lock = cache_bytes, threading.Lock()
@@ -147,6 +149,22 @@ class Dataset:
     def _corrupt(self, split: str, i: int, error: Exception) -> UserError:
         reason = " ".join(str(error).split())[:200]
         return UserError(f"{self.path}: record {i} of split {split!r} cannot be read ({reason}): {REMAKE}")
+
+
+def split_hash(index: Mapping[str, np.ndarray], identity_names: Sequence[str]) -> str:
+    """The version of a split, 16 hexadecimal digits: which frames of which clips of whom are in which part.
+
+    Pixels, labels and image coding do not count, so that numbers from the same folder packed at two sizes can be
+    compared.
+
+    Args:
+      index: "SPLIT/FIELD" → integers [records], as in index.npz.
+      identity_names: who the identities are; empty where they have only numbers.
+    """
+    digest = hashlib.sha256(json.dumps(list(identity_names)).encode())
+    for name in sorted(index):
+        digest.update(name.encode() + np.ascontiguousarray(index[name], "<i8").tobytes())
+    return digest.hexdigest()[:16]
 
 
 def decode(stored: dict[str, Any]) -> dict[str, Any]:

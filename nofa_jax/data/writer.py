@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from nofa_jax.data import coding as images
-from nofa_jax.data.records import FORMAT, FORMAT_VERSION, INDEX_FIELDS, SPLIT_FIELDS
+from nofa_jax.data.records import FORMAT, FORMAT_VERSION, INDEX_FIELDS, SPLIT_FIELDS, split_hash
 from nofa_jax.errors import UserError
 
 Record = dict[str, Any]
@@ -157,6 +157,9 @@ def write_dataset(
     try:
         work.chmod(0o755)
         tallies = _build(work, splits, n_id, n_exp, coding)
+        columns: dict[str, Any] = {
+            f"{split}/{name}": np.array(t.index[name]) for split, t in tallies.items() for name in INDEX_FIELDS
+        }
         full = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -164,11 +167,9 @@ def write_dataset(
             "n_exp": n_exp,
             "image_coding": coding,
             "splits": {name: tally.summary() for name, tally in tallies.items()},
+            "split_hash": split_hash(columns, metadata.get("identity_names", ())),
             "files": {file.name: file.stat().st_size for file in sorted(work.glob("*.array_record-*"))},
             **metadata,
-        }
-        columns: dict[str, Any] = {
-            f"{split}/{name}": np.array(t.index[name]) for split, t in tallies.items() for name in INDEX_FIELDS
         }
         np.savez_compressed(work / "index.npz", **columns)
         (work / "metadata.json").write_text(json.dumps(full, indent=1) + "\n")

@@ -247,6 +247,8 @@ def turned_away(record: dict) -> dict:
         (lambda r: r | {"landmarks": r["landmarks"] * SIZE}, "landmarks are not fractions"),
         (lambda r: r | {"intrinsics": np.diag([512.0, 512.0, 1.0])}, "intrinsics are not normalised"),
         (lambda r: r | {"depth": r["depth"] / 4}, "depth reaches from"),
+        (lambda r: r | {"source": ""}, "source is not named"),
+        (lambda r: r | {"licence": " "}, "licence is not named"),
         (turned_away, "looks away"),
     ],
 )
