@@ -1,6 +1,8 @@
 """Pair loader and evaluation pairs: what is drawn, exact resume, disjoint shards, fixed pairs."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -100,15 +102,16 @@ def test_threads_change_nothing(dataset: Dataset, threads: int):
     )
 
 
+@pytest.mark.parametrize("threads", [0, 2])
 @pytest.mark.parametrize("position", [0, 3, 4, 11])  # before, inside and at the edge of epochs
-def test_resume_is_exact(dataset: Dataset, position: int):
-    straight = pair_loader(dataset, "train", 5, 2, seed=7)
+def test_resume_is_exact(dataset: Dataset, position: int, threads: int):
+    straight = pair_loader(dataset, "train", 5, 2, seed=7, threads=threads)
     take(straight, position)
     state = json.loads(json.dumps(straight.get_state()))  # it goes through a checkpoint's JSON
     expected = take(straight, 6)
     fresh = open_dataset(dataset.path)
-    assert take(pair_loader(fresh, "train", 5, 2, seed=7, start_state=state), 6) == expected
-    rewound = pair_loader(fresh, "train", 5, 2, seed=7)
+    assert take(pair_loader(fresh, "train", 5, 2, seed=7, start_state=state, threads=threads), 6) == expected
+    rewound = pair_loader(fresh, "train", 5, 2, seed=7, threads=threads)
     take(rewound, 2)
     rewound.set_state(state)
     assert take(rewound, 6) == expected
@@ -147,6 +150,51 @@ def test_processes_share_the_global_stream(dataset: Dataset, processes: int):
         parts = [shard[step] for shard in shards]
         assert all(len(part) == 6 // processes for part in parts)
         assert [s for part in parts for s in part] == batch, "one after the other they are the whole"
+
+
+def records_read(batches: list[list[list[int]]]) -> list[tuple[int, int]]:
+    """(clip, frame) of every record."""
+    return [(clip, frame) for batch in batches for clip, *frames in batch for frame in frames]
+
+
+def assert_an_epoch_shared_out(shards: list[list[list[list[int]]]]) -> None:
+    """Of 24 clips with 3 frames, read as a source and two targets: no record is read twice, and every one is."""
+    read = [records_read(shard) for shard in shards]
+    assert [len(records) for records in read] == [36, 36]
+    assert sorted(read[0] + read[1]) == [(clip, frame) for clip in range(24) for frame in range(3)]
+
+
+def test_two_processes_read_disjoint_shards_of_an_epoch(tmp_path: Path):
+    dataset = open_dataset(write_fake(tmp_path / "set", frames=3))
+    assert_an_epoch_shared_out([take(pair_loader(dataset, "train", 6, 2, 4, k, 2), 4) for k in range(2)])
+
+
+READER = """
+import json, sys
+from nofa_jax.data.records import open_dataset
+from nofa_jax.data.sampler import pair_loader
+from tests.data.test_sampler import take
+path, index, batches, state = sys.argv[1], *map(json.loads, sys.argv[2:])
+loader = pair_loader(open_dataset(path), "train", 6, 2, 4, index, 2, start_state=state, threads=2)
+print(json.dumps([take(loader, batches), loader.get_state()]))
+"""
+
+
+@pytest.mark.slow
+def test_two_real_processes_read_disjoint_shards_and_go_on_exactly(tmp_path: Path):
+    path = write_fake(tmp_path / "set", frames=3)
+
+    def read(batches: int, states: list) -> list:
+        """[what was drawn, state after it] of two processes at the same time."""
+        words = [(str(path), str(k), str(batches), json.dumps(state)) for k, state in enumerate(states)]
+        runs = [subprocess.Popen([sys.executable, "-c", READER, *w], stdout=subprocess.PIPE, text=True) for w in words]
+        return [json.loads(run.communicate(timeout=300)[0]) for run in runs]
+
+    whole = [drawn for drawn, _ in read(4, [None, None])]
+    assert_an_epoch_shared_out(whole)
+    begun = read(1, [None, None])
+    rest = read(3, [state for _, state in begun])
+    assert [first + later for (first, _), (later, _) in zip(begun, rest, strict=True)] == whole
 
 
 def test_resume_on_another_number_of_processes(dataset: Dataset):
