@@ -110,12 +110,10 @@ class Dataset:
     def frames(self, split: str, records: Sequence[int] | np.ndarray) -> Frame:
         """Records stacked as one Frame of numpy arrays: image float32 [n,h,w,3] in [-1,1], mask [n,h,w] in [0,1]."""
         found = [self._decoded(split, int(i)) for i in records]
-        fields: dict[str, Any] = {name: np.stack([f[name] for f in found]) for name in found[0]}
-        image, mask = fields["image"].astype(np.float32), fields["mask"].astype(np.float32)
-        image *= np.float32(1 / 127.5)  # in place: at 512² each pass over the batch costs milliseconds
+        fields: dict[str, Any] = {name: np.stack([f[name] for f in found]) for name in FRAME_FIELDS}
+        image = _scaled([f["image"] for f in found], 1 / 127.5)
         image -= np.float32(1)
-        mask *= np.float32(1 / 255)
-        return Frame(**{**fields, "image": image, "mask": mask})
+        return Frame(**fields, image=image, mask=_scaled([f["mask"] for f in found], 1 / 255))
 
     def frame(self, split: str, i: int) -> Frame:
         """Record `i` as a Frame without leading axes."""
@@ -165,6 +163,14 @@ def split_hash(index: Mapping[str, np.ndarray], identity_names: Sequence[str]) -
     for name in sorted(index):
         digest.update(name.encode() + np.ascontiguousarray(index[name], "<i8").tobytes())
     return digest.hexdigest()[:16]
+
+
+def _scaled(pictures: list[np.ndarray], factor: float) -> np.ndarray:
+    """uint8 arrays of one shape, times `factor`, as one float32 array; in one pass: each takes milliseconds at 512²."""
+    batch = np.empty((len(pictures), *pictures[0].shape), np.float32)
+    for row, picture in zip(batch, pictures, strict=True):
+        np.multiply(picture, np.float32(factor), out=row)
+    return batch
 
 
 def decode(stored: dict[str, Any]) -> dict[str, Any]:
