@@ -57,11 +57,11 @@ class Preparation:
             pixels = [self.size, self.background, self.image_coding, source.licence or self.licence, self.every]
             done = steps(step, pixels, lambda: self._align(source))
         except Rejected as error:
-            return {"step": step, "reason": str(error)}
+            return {"step": step, "reason": str(error).removeprefix(f"{source.path}: ")}
         except UserError as error:
             if self.strict:
                 raise
-            return {"step": step, "reason": str(error)}
+            return {"step": step, "reason": str(error).removeprefix(f"{source.path}: ")}
         except OSError as error:  # a full disk is no file's fault
             raise UserError(
                 f"{self.work}: {step} of {source.name} cannot be kept ({error.strerror or error})"

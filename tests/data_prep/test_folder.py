@@ -189,7 +189,7 @@ def test_a_folder_becomes_a_sound_data_set(
         "small.png": "detect",
         "text.jpg": "detect",
     }
-    assert "no face" in rejected["small.png"]["reason"]
+    assert rejected["small.png"]["reason"].startswith("no face")  # the file is named beside it
     assert rejected["photo_again.png"]["reason"] == "shows the same as photo.png"
     clips = {(clip.identity, len(clip.records)) for clip in dataset.clips("train")}
     assert dataset.metadata["identity_names"] == ["cut.mp4", "photo.png"]
