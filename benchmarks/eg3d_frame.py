@@ -1,6 +1,6 @@
 """Time of one full-size EG3D frame, stage by stage: ws -> planes -> 128² rays of 48 + 48 samples -> 512² image.
 
-    python benchmarks/eg3d_frame.py [--repeats=5] [--dtype=bfloat16] [--ray_chunk=4096]
+    python benchmarks/eg3d_frame.py [--repeats=5] [--dtype=bfloat16] [--ray_chunk=0]
 
 Random weights (the time does not depend on them), one frame, compiled and warm. Wall time is the best of the repeats;
 CPU time is that of all threads and tells more on a busy machine. The first lines say what the machine computes in a
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--ray_chunk", type=int, default=0, help="rays traced at a time; 0: all")
+    parser.add_argument("--ray_chunk", type=int, default=1024, help="rays traced at a time; 0: all")
     args = parser.parse_args()
 
     model = paper_size(jnp.dtype(args.dtype), args.ray_chunk)
