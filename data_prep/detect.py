@@ -12,15 +12,14 @@ from jaxtyping import Float, UInt8
 
 from data_prep.sources import SEQUENCE_RATE, Source
 from nofa_jax.errors import UserError
-from nofa_jax.face3d.landmarker import NUM_LANDMARKS, Face, Landmarker
+from nofa_jax.face3d.follow import PersonLandmarker, Seen, landmark_track
+from nofa_jax.face3d.landmarker import Face, Landmarker
 from nofa_jax.face3d.landmarks import LandmarkTrack, load_track, save_track
-from nofa_jax.face3d.mediapipe import MEDIAPIPE_BLENDSHAPES
 from nofa_jax.face3d.npz import read_npz
 from nofa_jax.media.photo import load_photo
 from nofa_jax.media.video import VideoReader
 
 FACE_SIZE = 128  # pixels of the face's box in which sharpness is measured, so that it does not depend on the zoom
-THUMBNAIL = 32  # pixels a side of the pictures whose difference shows a cut
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Detection:
     change: Float[np.ndarray, " f"]  # mean difference from the frame before, in [0, 1]; 0 for the first
 
 
-class Seen(NamedTuple):
+class Picture(NamedTuple):
     """One frame of what a source shows."""
 
     time: Fraction  # seconds
@@ -40,7 +39,7 @@ class Seen(NamedTuple):
     corner: tuple[int, int]  # (x, y) of its first pixel in the file's picture
 
 
-def frames(source: Source) -> Iterator[Seen]:
+def frames(source: Source) -> Iterator[Picture]:
     """Every frame of the part that is used; a photo is one. Raises UserError for a file that cannot be read."""
     if source.sequence:
         paths = enumerate(source.pictures())
@@ -54,11 +53,13 @@ def frames(source: Source) -> Iterator[Seen]:
         left, top, right, bottom = np.clip(source.box or (0, 0, 1, 1), 0, 1) * (width, height, width, height)
         x, y = min(int(left), width - 1), min(int(top), height - 1)
         part = image[y : max(y + 1, math.ceil(bottom)), x : max(x + 1, math.ceil(right))]
-        yield Seen(time, np.ascontiguousarray(part), (x, y))
+        yield Picture(time, np.ascontiguousarray(part), (x, y))
 
 
 def detect(source: Source, landmarker: str | Path | None = None) -> Detection:
-    """Looks at every frame of a file; in a photo the largest face counts.
+    """Looks at every frame of a file: of a photo at the largest face, of a video at one person (follow.py).
+
+    Where others take that person's place, in a cut or after a long gap, the largest of them is followed from there.
 
     Raises:
       UserError: unreadable, or no face in it.
@@ -67,37 +68,30 @@ def detect(source: Source, landmarker: str | Path | None = None) -> Detection:
     if source.video:
         rate = SEQUENCE_RATE if source.sequence else float(VideoReader(source.path).info.rate)
     faces: list[Face | None] = []
-    times, sharp, changes = [], [], []
-    before, size = None, (0, 0)
-    with Landmarker(landmarker, video=source.video) as detector:
-        for time, image, _ in frames(source):
-            found = detector.detect(image, time)
-            faces.append(found[0] if found else None)
-            times.append(float(time))
-            sharp.append(_sharpness(image, found[0]) if found else np.nan)
-            thumbnail, size = _thumbnail(image), image.shape[:2]
-            changes.append(0.0 if before is None else float(np.abs(thumbnail - before).mean()))
-            before = thumbnail
+    times, sharp, changes, size = [], [], [], (0, 0)
+    for time, image, (face, change) in _look(source, landmarker):
+        faces.append(face)
+        times.append(float(time))
+        sharp.append(np.nan if face is None else _sharpness(image, face))
+        changes.append(change)
+        size = image.shape[1], image.shape[0]
     if not any(faces):
         if not faces:
             raise UserError(f"{source.path}: no frame between {source.start:g} and {source.end:g} s")
         raise UserError(f"{source.path}: no face found in any of {len(faces)} frames")
-
-    def stack(field: str, shape: tuple[int, ...]) -> np.ndarray:
-        empty = np.full(shape, np.nan, np.float32)
-        return np.stack([empty if face is None else getattr(face, field) for face in faces])
-
-    track = LandmarkTrack(
-        landmarks=stack("landmarks", (NUM_LANDMARKS, 3)),
-        blendshapes=stack("blendshapes", (len(MEDIAPIPE_BLENDSHAPES),)),
-        matrix=stack("matrix", (4, 4)),
-        valid=np.array([face is not None for face in faces]),
-        timestamps=np.array(times),
-        width=size[1],
-        height=size[0],
-        fps=rate,
-    )
+    track = landmark_track(faces, times, size, rate)
     return Detection(track, np.array(sharp, np.float32), np.array(changes, np.float32))
+
+
+def _look(source: Source, landmarker: str | Path | None) -> Iterator[tuple[Fraction, np.ndarray, Seen]]:
+    if source.video:
+        with PersonLandmarker(landmarker, restart=True) as detector:
+            for time, image, _ in frames(source):
+                yield time, image, detector.detect(image, time)
+        return
+    with Landmarker(landmarker) as detector:
+        for time, image, _ in frames(source):
+            yield time, image, Seen(next(iter(detector.detect(image)), None), 0.0)
 
 
 def save(folder: Path, detection: Detection) -> None:
@@ -126,10 +120,3 @@ def _sharpness(image: UInt8[np.ndarray, "h w 3"], face: Face) -> float:
     shrinks = min(grey.shape) > FACE_SIZE
     face_pixels = cv2.resize(grey, (FACE_SIZE,) * 2, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
     return float(cv2.Laplacian(face_pixels, cv2.CV_64F).var())
-
-
-def _thumbnail(image: UInt8[np.ndarray, "h w 3"]) -> Float[np.ndarray, "s s"]:
-    import cv2
-
-    small = cv2.resize(image, (THUMBNAIL,) * 2, interpolation=cv2.INTER_AREA)
-    return small.astype(np.float32).mean(axis=-1) / 255

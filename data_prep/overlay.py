@@ -29,6 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--head", default="procedural", choices=HEADS, help="morphable model (default %(default)s)")
     parser.add_argument("--ict", metavar="PATH", help="ICT FaceKit file or its folder, for --head=ict")
     parser.add_argument("--landmarker", help="MediaPipe's face_landmarker.task (default $NOFA_LANDMARKER, the cache)")
+    parser.add_argument("--face", type=int, metavar="K", help="which person, from the left; default the largest")
     parser.add_argument("--track", help="a track file in place of the landmarker")
 
 
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--out={out} is the video itself")
     model = load_morphable_model(args.head, args.ict if args.head == "ict" else None)
     reader = VideoReader(args.video)
-    fitted = track_clip(reader, model, args.landmarker, args.track)
+    fitted = track_clip(reader, model, args.landmarker, args.track, face=args.face)
     with VideoWriter(out, reader.info.rate) as writer:
         for i, frame in enumerate(track(reader, len(fitted), "overlay")):
             image = draw(frame.image, fitted, i, model) if fitted.valid[i] else frame.image

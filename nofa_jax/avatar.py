@@ -177,23 +177,25 @@ class Avatar:
         landmarker: str | Path | None = None,
         track_file: str | Path | None = None,
         grid: bool = False,
+        face: int | None = None,
     ) -> int:
         """Drives the avatar with the head of a video; returns the number of frames.
 
         H.264 with the driver's frame times and sound. Frames are read, rendered and written one after the other; what
         is kept for each is its landmarks. Frames in which the driver's face is lost are filled as documented at
-        face3d.track.Track. `grid` puts source | driver | avatar side by side. Raises UserError for an unreadable
+        face3d.track.Track. `grid` puts source | driver | avatar side by side. Of several people one drives: the
+        largest in the first frame that shows any, or the `face`-th from the left. Raises UserError for an unreadable
         video, one without a face, or an unwritable `out`.
         """
         reader = VideoReader(driving)
         writer = VideoWriter(out, reader.info.rate, reader.info)  # complains at once about an unwritable name
-        return self.drive(reader, track_clip(reader, self.head, landmarker, track_file), writer, grid)
+        return self.drive(reader, track_clip(reader, self.head, landmarker, track_file, face=face), writer, grid)
 
     def drive(self, reader: VideoReader, tracked: Track, writer: VideoWriter, grid: bool = False) -> int:
         """`reenact` from the driver's track on."""
         lost = int((~tracked.valid).sum())
         if lost:
-            log(f"{reader.path}: no face in {lost} of {len(tracked)} frames; their motion is filled in")
+            log(f"{reader.path}: driver not seen in {lost} of {len(tracked)} frames; their motion is filled in")
         pictures = self._driven(tracked)
         with writer:
             for frame in track(reader, len(tracked), "rendering the avatar"):

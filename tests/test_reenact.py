@@ -90,7 +90,7 @@ def test_frames_times_and_sound_are_the_drivers(media: Path, tmp_path: Path, cap
     code, out, err = reenact(capsys, media, tmp_path / "avatar.mp4", "--finetune_steps=2")
     assert code == 0, err
     assert f"{FRAMES} frames" in out
-    assert "no face in 2 of 11 frames" in out
+    assert "driver not seen in 2 of 11 frames" in out
     assert "fine-tuned C on the photo: 2 steps" in out
     reader = VideoReader(tmp_path / "avatar.mp4")
     assert (reader.info.width, reader.info.height, reader.info.rate) == (32, 32, RATE)

@@ -24,6 +24,12 @@ SHEET_FRAMES = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
     parser.add_argument("--driving", required=True, metavar="VIDEO", help="video whose head drives the avatar")
+    parser.add_argument(
+        "--driving_face",
+        type=int,
+        metavar="K",
+        help="which person of the video drives, from the left in the first frame that shows one; default the largest",
+    )
     parser.add_argument("--track", metavar="NPZ", help="precomputed landmark track of the video, instead of detecting")
     parser.add_argument("--out", required=True, metavar="MP4", help="video to write")
     parser.add_argument("--grid", action="store_true", help="show source | driver | avatar side by side")
@@ -79,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
     if args.sheet and not args.sheet.lower().endswith(".png"):
         raise UserError(f"--sheet={args.sheet}: the picture is a PNG file, give it a name ending in .png")
     avatar = make_avatar(args)
-    tracked = track_clip(reader, avatar.head, args.landmarker, args.track)
+    tracked = track_clip(reader, avatar.head, args.landmarker, args.track, face=args.driving_face)
     frames = avatar.finetuned(args.finetune_steps).drive(reader, tracked, writer, args.grid)
     log(f"wrote {args.out}: {frames} frames")
     if args.sheet:

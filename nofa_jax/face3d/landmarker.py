@@ -19,10 +19,7 @@ from jaxtyping import Float, UInt8
 
 from nofa_jax.compile_cache import cache_dir
 from nofa_jax.errors import UserError
-from nofa_jax.face3d.landmarks import NUM_LANDMARKS, LandmarkTrack
 from nofa_jax.face3d.mediapipe import MEDIAPIPE_BLENDSHAPES
-from nofa_jax.media.video import VideoReader
-from nofa_jax.progress import track as show_progress
 from nofa_jax.weights import WEIGHTS, weight_path
 
 URL = WEIGHTS["face_landmarker"].url
@@ -71,8 +68,8 @@ class Landmarker:
 
     Args:
         path: model file, see find_landmarker.
-        video: follow one face through a clip (frames must come with increasing times) instead of treating each
-            picture by itself.
+        video: follow one face, whichever is found first, through a clip (frames must come with increasing times)
+            instead of treating each picture by itself; see follow.py for one that is chosen.
         max_faces: faces looked for in a photo.
 
     Raises:
@@ -151,44 +148,20 @@ def detect_photo(
         faces = detector.detect(image)
     if not faces:
         raise UserError(f"{name}: no face found (it must be turned less than about 70 degrees and not be very small)")
+    return pick_face(faces, face, name)
+
+
+def pick_face(faces: list[Face], face: int | None, name: str) -> Face:
+    """The largest, or with `face` = K the K-th from the left.
+
+    Raises:
+        UserError: fewer than K; the message begins with `name`.
+    """
     if face is None:
-        return faces[0]
+        return max(faces, key=Face.area)
     if not 1 <= face <= len(faces):
         raise UserError(f"{name}: there is no face number {face}: {len(faces)} found, counted from the left")
     return sorted(faces, key=lambda f: f.landmarks[:, 0].mean())[face - 1]
-
-
-def track_video(reader: VideoReader, landmarker: str | Path | None = None) -> LandmarkTrack:
-    """Follows the face of a clip; frames without one are marked, see landmarks.py.
-
-    Raises:
-        UserError: no face in any frame.
-    """
-    faces: list[Face | None] = []
-    times: list[float] = []
-    with Landmarker(landmarker, video=True) as detector:
-        for frame in show_progress(reader, total=reader.info.frames, description="landmarks"):
-            faces.append(next(iter(detector.detect(frame.image, frame.time)), None))
-            times.append(float(frame.time))
-    if not any(faces):
-        raise UserError(
-            f"{reader.path}: no face found in any of {len(faces)} frames (is it too small, or turned away?)"
-        )
-    return LandmarkTrack(
-        landmarks=_stack([None if f is None else f.landmarks for f in faces], (NUM_LANDMARKS, 3)),
-        blendshapes=_stack([None if f is None else f.blendshapes for f in faces], (len(MEDIAPIPE_BLENDSHAPES),)),
-        matrix=_stack([None if f is None else f.matrix for f in faces], (4, 4)),
-        valid=np.array([f is not None for f in faces]),
-        timestamps=np.array(times),
-        width=reader.info.width,
-        height=reader.info.height,
-        fps=float(reader.info.rate),
-    )
-
-
-def _stack(rows: list[np.ndarray | None], shape: tuple[int, ...]) -> np.ndarray:
-    missing = np.full(shape, np.nan, np.float32)
-    return np.stack([missing if row is None else row for row in rows])
 
 
 def _landmarks(points: Any) -> Float[np.ndarray, "478 3"]:

@@ -1,6 +1,6 @@
 """Photo or clip in, morphable-model coefficients and cameras out (the face tracker of the paper, Sec. 3.2, 4.1).
 
-Detector (landmarker.py) or track file (landmarks.py) -> crop (crop.py) -> fit (fit.py) -> Track.
+Detector (landmarker.py, follow.py) or track file (landmarks.py) -> crop (crop.py) -> fit (fit.py) -> Track.
 """
 
 import dataclasses
@@ -13,7 +13,8 @@ from nofa_jax.errors import UserError
 from nofa_jax.face3d.calibration import calibration_for
 from nofa_jax.face3d.crop import FOCAL, clip_crops, photo_crop, to_crop
 from nofa_jax.face3d.fit import FitOptions, FitResult, fit_landmarks
-from nofa_jax.face3d.landmarker import detect_photo, track_video
+from nofa_jax.face3d.follow import track_video
+from nofa_jax.face3d.landmarker import detect_photo
 from nofa_jax.face3d.landmarks import LandmarkTrack, load_track
 from nofa_jax.face3d.mediapipe import MEDIAPIPE_68
 from nofa_jax.face3d.model import MorphableModel
@@ -91,14 +92,22 @@ def track_clip(
     track_file: str | Path | None = None,
     follow: bool | None = None,
     options: FitOptions | None = None,
+    face: int | None = None,
 ) -> Track:
-    """Tracks a clip frame by frame, with the landmarker or from a precomputed track file; `follow`: see crop.py.
+    """Tracks a clip frame by frame, with the landmarker or from a precomputed track file.
+
+    Args:
+        follow: see crop.py.
+        face: of several, which person is followed (follow.py): the K-th from the left in the first frame that shows
+            one; None: the largest.
 
     Raises:
-        UserError: no face in any frame, or a track file that does not belong to the clip.
+        UserError: no face in any frame, or fewer than `face`; a track file that does not belong to the clip.
     """
     if track_file is None:
-        return fit_clip(model, track_video(reader, landmarker), str(reader.path), follow, options)
+        return fit_clip(model, track_video(reader, landmarker, face), str(reader.path), follow, options)
+    if face is not None:
+        raise UserError(f"{track_file}: a track file holds one person, so there is no face number {face} to choose")
     seen = load_track(track_file)
     info = reader.info
     if (seen.width, seen.height) != (info.width, info.height) or (info.frames or len(seen)) != len(seen):

@@ -8,10 +8,8 @@ import pytest
 
 from nofa_jax.errors import UserError
 from nofa_jax.face3d import landmarker as module
-from nofa_jax.face3d.landmarker import Landmarker, detect_photo, find_landmarker, track_video
-from nofa_jax.face3d.landmarks import load_track
+from nofa_jax.face3d.landmarker import Landmarker, detect_photo, find_landmarker
 from nofa_jax.media.photo import load_photo
-from nofa_jax.media.video import VideoReader
 from tests.shared import shared_path
 
 MODEL = "faces/models/face_landmarker.task"
@@ -95,30 +93,3 @@ def test_no_face() -> None:
     image = load_photo(shared_path("faces/photos/no_face_landscape_604.png"))
     with pytest.raises(UserError, match=r"hills\.png: no face found"):
         detect_photo(image, shared_path(MODEL), name="hills.png")
-
-
-def test_lost_face_is_marked() -> None:
-    track = track_video(VideoReader(shared_path("faces_bad/face_disappears.mp4")), shared_path(MODEL))
-    absent = np.zeros(90, bool)
-    absent[30:50] = absent[60:65] = True
-    np.testing.assert_array_equal(track.valid, ~absent)
-    assert np.isnan(track.landmarks[absent]).all()
-    assert np.isfinite(track.landmarks[~absent]).all()
-
-
-def test_clip_as_recorded() -> None:
-    """The file whose width is no multiple of 16 and whose rate is low."""
-    path = shared_path("faces/videos/man_outdoor_360x270_12fps.mp4")
-    track = track_video(VideoReader(path), shared_path(MODEL))
-    recorded = load_track(shared_path("faces/tracks/man_outdoor_360x270_12fps.npz"))
-    np.testing.assert_array_equal(track.valid, recorded.valid)
-    np.testing.assert_allclose(track.timestamps, recorded.timestamps, atol=1e-6)
-    np.testing.assert_allclose(track.landmarks, recorded.landmarks, atol=1e-3)
-
-
-@pytest.mark.slow
-def test_clip_without_any_face() -> None:
-    path = shared_path("faces/videos/woman_fullbody_720x1080_25fps.mp4")
-    with pytest.raises(UserError, match="any of 103 frames") as error:
-        track_video(VideoReader(path), shared_path(MODEL))
-    assert str(path) in str(error.value)
