@@ -29,7 +29,8 @@ def align(
 ) -> Iterator[dict[str, Any]]:
     """Stored records of the frames that passed, in order, and of each its `crop` [3,3] from the file's pixels.
 
-    `clip` is the take's number, `identity` 0, `frame` counts from the part's beginning. Depth, unknown, is zero.
+    `clip` is the take's number, `identity` 0, `frame` counts from the part's beginning. Depth, unknown, is zero; `gaze`
+    is there if the track has it.
     """
     wanted = {int(row): (take, i) for take in takes for i, row in enumerate(take.rows) if take.keep[i]}
     for number, (time, picture, corner) in enumerate(frames(source)):
@@ -55,6 +56,8 @@ def align(
             "source": source.name,
             "licence": source.licence or licence,
         }
+        if one.gaze is not None:
+            record["gaze"] = one.gaze[0]
         into_box = np.array([[1, 0, -corner[0]], [0, 1, -corner[1]], [0, 0, 1.0]])
         yield encode_record(record, coding) | {"crop": one.crop[0] @ into_box}
 
@@ -87,5 +90,7 @@ def read_frames(path: Path, low: int = 0, high: int | None = None) -> Iterator[d
 
 def _frame(track: Track, i: int) -> Track:
     """One frame of a track, as a track of one."""
-    per_frame = ("cam2world", "intrinsics", "exp_coeff", "landmarks", "valid", "crop", "timestamps", "error")
+    per_frame = ["cam2world", "intrinsics", "exp_coeff", "landmarks", "valid", "crop", "timestamps", "error"]
+    if track.gaze is not None:
+        per_frame.append("gaze")
     return dataclasses.replace(track, **{name: getattr(track, name)[i : i + 1] for name in per_frame})

@@ -15,6 +15,7 @@ from data_prep.preparation import VERSION, Preparation, head_key
 from data_prep.report import write_report
 from data_prep.sources import SPLIT_VERSION, SPLITS, Source, split_of
 from nofa_jax.data.check import check_dataset
+from nofa_jax.data.records import OPTIONAL_FIELDS
 from nofa_jax.data.writer import write_dataset
 from nofa_jax.errors import UserError
 from nofa_jax.progress import log
@@ -129,4 +130,6 @@ def pack(
             raise UserError(f"{out}: {len(report.problems)} problems, nothing written: {report.problems[0]}")
         write_report(folder, out.name, rejected, report)
 
-    write_dataset(out, splits, metadata, model.num_id, model.num_exp, preparation.image_coding, extras)
+    first = next(align.read_frames(preparation.work / good[0][0].key / "frames.zip", 0, 1))
+    optional = [name for name in OPTIONAL_FIELDS if name in first]
+    write_dataset(out, splits, metadata, model.num_id, model.num_exp, preparation.image_coding, extras, optional)

@@ -72,6 +72,10 @@ def _value(name: str, value: Any, metadata: dict[str, Any]) -> str:
         pairs = zip(metadata["exp_names"], value, strict=True)
         active = ", ".join(f"{shape} {weight:.2f}" for shape, weight in pairs if weight > SHOWN_WEIGHT)
         return f"float32 {value.shape}: {active or 'neutral'}"
+    if name == "gaze":
+        eyes = zip(("left", "right"), np.degrees(value), strict=True)
+        turns = "; ".join(f"{side} eye {yaw:+.0f} to the left, {pitch:+.0f} up" for side, (yaw, pitch) in eyes)
+        return f"float32 {value.shape}: {turns} (degrees)"
     if isinstance(value, np.ndarray):
         numbers = np.array2string(value.reshape(-1)[:16], precision=3, suppress_small=True, max_line_width=1000)
         return f"float32 {value.shape}: {numbers}{' …' if value.size > 16 else ''}"

@@ -8,13 +8,22 @@ from typing import Any
 
 import numpy as np
 
-from nofa_jax.data.records import FRAME_FIELDS, INDEX_FIELDS, PIXEL_FIELDS, Dataset, decode, open_dataset
+from nofa_jax.data.records import (
+    FRAME_FIELDS,
+    INDEX_FIELDS,
+    OPTIONAL_FIELDS,
+    PIXEL_FIELDS,
+    Dataset,
+    decode,
+    open_dataset,
+)
 from nofa_jax.data.writer import update_content_hash
 from nofa_jax.errors import UserError
 from nofa_jax.progress import track
 
 ROTATION_TOLERANCE = 1e-4  # of R Rᵀ - 1: float32 rounding of a product of rotations stays below 1e-6
 LANDMARK_RANGE = (-0.5, 1.5)  # fractions of the image: a turned jaw may leave it, a wrong unit is far outside
+MAX_GAZE = np.pi / 2  # radians that an eye may be turned
 NEAR, FAR = 1.0, 6.0  # world units between which a head's depth must lie
 
 
@@ -43,7 +52,7 @@ def check_dataset(path: str | Path, max_problems: int = 20) -> Report:
 def record_problems(record: dict[str, Any], size: int | None = None) -> list[str]:
     """What is wrong with a decoded record (see `Dataset.record`); empty when it is fine. `size`: expected pixels."""
     problems = []
-    for name in FRAME_FIELDS:
+    for name in (*FRAME_FIELDS, *(name for name in OPTIONAL_FIELDS if name in record)):
         if not np.isfinite(record[name]).all():
             problems.append(f"{name} is not finite")
     for name in PIXEL_FIELDS:
@@ -80,6 +89,8 @@ def _content_problems(record: dict[str, Any]) -> list[str]:
     low, high = LANDMARK_RANGE
     if record["landmarks"].min() < low or record["landmarks"].max() > high:
         problems.append("landmarks are not fractions of the image size")
+    if "gaze" in record and np.abs(record["gaze"]).max() > MAX_GAZE:
+        problems.append("an eye is turned by more than a right angle")
     depth, mask = record["depth"], record["mask"]
     if not (mask > 127).any():
         problems.append("the mask is empty")

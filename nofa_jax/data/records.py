@@ -25,6 +25,7 @@ FORMAT_VERSION = 1  # raised when a reader of the older version would misread th
 INDEX_FIELDS = ("clip", "frame", "identity")  # integers, also kept in index.npz
 PIXEL_FIELDS = ("image", "mask", "depth")  # stored as encoded images
 FRAME_FIELDS = ("id_coeff", "exp_coeff", "cam2world", "intrinsics", "landmarks")  # float32 arrays
+OPTIONAL_FIELDS = {"gaze": (2, 2)}  # float32 arrays that all records of a set have, or none
 SPLIT_FIELDS = (*FRAME_FIELDS, *INDEX_FIELDS, "time", "source", "licence")  # what a producer gives besides pixels
 
 CACHE_BYTES = 1 << 30  # decoded frames kept in memory by default: 16,000 frames of 128²

@@ -18,14 +18,22 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.core.utils import tqdm_utils
 
 from nofa_jax.data import coding as images
-from nofa_jax.data.records import FORMAT, FORMAT_VERSION, INDEX_FIELDS, SPLIT_FIELDS, split_hash
+from nofa_jax.data.records import (
+    FORMAT,
+    FORMAT_VERSION,
+    FRAME_FIELDS,
+    INDEX_FIELDS,
+    OPTIONAL_FIELDS,
+    SPLIT_FIELDS,
+    split_hash,
+)
 from nofa_jax.errors import UserError
 
 Record = dict[str, Any]
 
 
-def features(n_id: int, n_exp: int, coding: str) -> tfds.features.FeaturesDict:
-    """The schema of one record, as stored."""
+def features(n_id: int, n_exp: int, coding: str, optional: Iterable[str] = ()) -> tfds.features.FeaturesDict:
+    """The schema of one record, as stored; `optional`: those of OPTIONAL_FIELDS that it has."""
     feature, float32 = tfds.features, np.float32
     image = feature.Image(shape=(None, None, 3), encoding_format="png" if coding == "png" else "jpeg")
     return feature.FeaturesDict(
@@ -45,6 +53,7 @@ def features(n_id: int, n_exp: int, coding: str) -> tfds.features.FeaturesDict:
             "time": feature.Scalar(float32),  # seconds since the start of the source clip
             "source": feature.Text(),  # file or generator the frame came from
             "licence": feature.Text(),
+            **{name: feature.Tensor(shape=OPTIONAL_FIELDS[name], dtype=float32) for name in optional},
         }
     )
 
@@ -54,7 +63,7 @@ def encode_record(record: Record, coding: str) -> Record:
 
     Raises ValueError for a field that is missing, unknown or not what the schema says.
     """
-    missing = {*SPLIT_FIELDS, "image", "mask", "depth"} ^ record.keys()
+    missing = {*SPLIT_FIELDS, "image", "mask", "depth"} ^ (record.keys() - OPTIONAL_FIELDS)
     if missing:
         raise ValueError(f"record has missing or unknown fields: {', '.join(sorted(missing))}")
     stored = {name: record[name] for name in SPLIT_FIELDS}
@@ -62,7 +71,7 @@ def encode_record(record: Record, coding: str) -> Record:
     stored["mask"] = images.encode_mask(record["mask"])
     stored["depth"] = images.encode_depth(record["depth"])
     stored["depth_scale"] = np.float32(images.DEPTH_SCALE)
-    for name in ("id_coeff", "exp_coeff", "cam2world", "intrinsics", "landmarks"):
+    for name in (*FRAME_FIELDS, *(OPTIONAL_FIELDS.keys() & record.keys())):
         stored[name] = np.asarray(record[name], np.float32)
     return stored
 
@@ -75,9 +84,9 @@ class FrameRecords(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     VERSION = tfds.core.Version(f"{FORMAT_VERSION}.0.0")
 
     def __init__(
-        self, data_dir: Path, splits: Mapping[str, Iterable[Record]], n_id: int, n_exp: int, coding: str
+        self, data_dir: Path, splits: Mapping[str, Iterable[Record]], schema: tfds.features.FeaturesDict
     ) -> None:
-        self._splits, self._features = splits, features(n_id, n_exp, coding)
+        self._splits, self._features = splits, schema
         super().__init__(data_dir=os.fspath(data_dir), file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -142,12 +151,14 @@ def write_dataset(
     n_exp: int,
     coding: str,
     extras: Callable[[Path], None] = lambda folder: None,
+    optional: Iterable[str] = (),
 ) -> Path:
     """Writes `splits` of stored records (see `encode_record`) as a new data set at `path`, all or nothing.
 
     The files are made in a hidden directory beside `path` and renamed at the end: what stands under `path` is whole.
-    Splits are read one after the other, each once; then `extras` may write files of its own into the folder. Raises
-    UserError when `path` exists or a split yields nothing.
+    Splits are read one after the other, each once; then `extras` may write files of its own into the folder.
+    `optional` names those of OPTIONAL_FIELDS that the records have. Raises UserError when `path` exists or a split
+    yields nothing.
     """
     images.check_coding(coding)
     if path.exists():
@@ -156,7 +167,7 @@ def write_dataset(
     work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
     try:
         work.chmod(0o755)
-        tallies = _build(work, splits, n_id, n_exp, coding)
+        tallies = _build(work, splits, features(n_id, n_exp, coding, optional))
         columns: dict[str, Any] = {
             f"{split}/{name}": np.array(t.index[name]) for split, t in tallies.items() for name in INDEX_FIELDS
         }
@@ -180,11 +191,11 @@ def write_dataset(
     return path
 
 
-def _build(work: Path, splits: Mapping[str, Iterable[Record]], n_id: int, n_exp: int, coding: str) -> dict[str, _Tally]:
+def _build(work: Path, splits: Mapping[str, Iterable[Record]], schema: tfds.features.FeaturesDict) -> dict[str, _Tally]:
     """Runs the builder in a subdirectory of `work` and moves its files up into `work`."""
     tallies = {name: _Tally() for name in splits}
     watched = {name: tallies[name].watch(records) for name, records in splits.items()}
-    builder = FrameRecords(work / "build", watched, n_id, n_exp, coding)
+    builder = FrameRecords(work / "build", watched, schema)
     bars = tqdm_utils._active
     tfds.display_progress_bar(False)  # the caller shows progress
     try:

@@ -14,6 +14,7 @@ from nofa_jax.face3d.calibration import calibration_for
 from nofa_jax.face3d.crop import FOCAL, clip_crops, photo_crop, to_crop
 from nofa_jax.face3d.fit import FitOptions, FitResult, fit_landmarks
 from nofa_jax.face3d.follow import track_video
+from nofa_jax.face3d.gaze import CORNERS, IRISES, gaze_of, has_eyes
 from nofa_jax.face3d.landmarker import detect_photo
 from nofa_jax.face3d.landmarks import LandmarkTrack, load_track
 from nofa_jax.face3d.mediapipe import MEDIAPIPE_68
@@ -45,6 +46,7 @@ class Track:
     crop: Float[np.ndarray, "f 3 3"]
     timestamps: Float[np.ndarray, " f"]  # seconds
     error: Float[np.ndarray, " f"]  # median distance of inner landmarks from the fit, in eye distances; NaN if filled
+    gaze: Float[np.ndarray, "f 2 2"] | None = None  # of the eyes (gaze.py); None without eyes or irises
 
     def __len__(self) -> int:
         return len(self.valid)
@@ -134,7 +136,14 @@ def fit_clip(
     inside = to_crop(points, crop)
     times, scores = seen.timestamps[valid], seen.blendshapes[valid]
     fit = fit_landmarks(model, inside[valid], times, scores, calibration=calibration_for(model), options=options)
-    return _track(fit, inside, valid, crop, seen.timestamps)
+    gaze = None
+    if has_eyes(model):
+        irises = seen.landmarks[valid][:, list(IRISES), :2] * np.array([seen.width, seen.height])
+        # What the fit is off at the corners of an eye, its iris is off as well.
+        off = np.stack([(fit.detector - inside[valid])[:, eye].mean(axis=1) for eye in CORNERS], axis=1)
+        cam2world = cam2world_of(fit.rotation, fit.translation)
+        gaze = gaze_of(model, fit.alpha, cam2world, FOCAL, to_crop(irises, crop[valid]) + off)
+    return _track(fit, inside, valid, crop, seen.timestamps, gaze)
 
 
 def intrinsics() -> Float[np.ndarray, "3 3"]:
@@ -155,7 +164,14 @@ def _template(model: MorphableModel) -> Float[np.ndarray, "68 3"]:
     return np.asarray(model.mean)[np.asarray(model.landmark_index)] + calibration_for(model).offset
 
 
-def _track(fit: FitResult, seen: np.ndarray, valid: np.ndarray, crop: np.ndarray, timestamps: np.ndarray) -> Track:
+def _track(
+    fit: FitResult,
+    seen: np.ndarray,
+    valid: np.ndarray,
+    crop: np.ndarray,
+    timestamps: np.ndarray,
+    gaze: Float[np.ndarray, "v 2 2"] | None = None,
+) -> Track:
     """Fills the frames without a face, see Track."""
     frames = len(valid)
     before, after, share = _neighbours(valid, timestamps)
@@ -165,6 +181,8 @@ def _track(fit: FitResult, seen: np.ndarray, valid: np.ndarray, crop: np.ndarray
     error = np.full(frames, np.nan, np.float32)
     points = seen[valid] - (fit.detector - fit.landmarks)  # the detector's points as the model defines them
     error[valid] = reprojection_error(fit.landmarks, points)
+    if gaze is not None:
+        gaze = (gaze[before] * (1 - blend[..., None]) + gaze[after] * blend[..., None]).astype(np.float32)
     return Track(
         cam2world=cam2world_of(rotation, translation).astype(np.float32),
         intrinsics=np.tile(intrinsics(), (frames, 1, 1)),
@@ -175,6 +193,7 @@ def _track(fit: FitResult, seen: np.ndarray, valid: np.ndarray, crop: np.ndarray
         crop=crop,
         timestamps=np.asarray(timestamps, np.float64),
         error=error,
+        gaze=gaze,
     )
 
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from data_prep.show import describe_record
 from nofa_jax.data import coding
 from nofa_jax.data.check import check_dataset, record_problems
 from nofa_jax.data.records import open_dataset
@@ -41,6 +42,19 @@ def test_round_trip_is_exact(path: Path):
             assert got[name] == wanted[name]
         np.testing.assert_allclose(got["depth"], wanted["depth"], rtol=0, atol=coding.DEPTH_SCALE / 2 + 1e-6)
         assert got["depth"].dtype == np.float32
+
+
+def test_a_set_may_hold_the_gaze(tmp_path: Path):
+    """A set without it, as the other tests' are, has no such field."""
+    gaze = np.float32([[0.1, -0.2], [0.3, 0.4]])
+    records = [encode_record(fake_record(0, 0, i) | {"gaze": gaze + i / 10}, "png") for i in range(3)]
+    write_dataset(tmp_path / "set", {"train": records}, {}, N_ID, N_EXP, "png", optional=("gaze",))
+    dataset = open_dataset(tmp_path / "set")
+    np.testing.assert_array_equal(dataset.record("train", 2)["gaze"], gaze + np.float32(0.2))
+    assert check_dataset(tmp_path / "set").problems == []
+    assert dataset.frames("train", [0, 1]).image.shape[0] == 2
+    line = "gaze         float32 (2, 2): left eye +6 to the left, -11 up; right eye +17 to the left, +23 up (degrees)"
+    assert line in describe_record(dataset, "train", 0)
 
 
 def test_frame_has_the_ranges_of_the_models(path: Path):
@@ -249,6 +263,8 @@ def turned_away(record: dict) -> dict:
         (lambda r: r | {"depth": r["depth"] / 4}, "depth reaches from"),
         (lambda r: r | {"source": ""}, "source is not named"),
         (lambda r: r | {"licence": " "}, "licence is not named"),
+        (lambda r: r | {"gaze": np.full((2, 2), 1.7)}, "turned by more than a right angle"),
+        (lambda r: r | {"gaze": np.full((2, 2), np.nan)}, "gaze is not finite"),
         (turned_away, "looks away"),
     ],
 )

@@ -203,6 +203,7 @@ def test_a_folder_becomes_a_sound_data_set(
 
     # The stored crop finds the picture again, and pastes back.
     record = dataset.record("train", 3)
+    assert record["gaze"].shape == (2, 2)
     with np.load(out / "crops.npz") as crops:
         crop = crops["train/crop"][3]
     picture = [frame.image for frame in VideoReader(media / record["source"])][record["frame"]]

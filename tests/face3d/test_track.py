@@ -9,7 +9,7 @@ import pytest
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.crop import apply_crop
 from nofa_jax.face3d.landmarks import LandmarkTrack, load_track, save_track
-from nofa_jax.face3d.mediapipe import MEDIAPIPE_68
+from nofa_jax.face3d.mediapipe import MEDIAPIPE_68, MEDIAPIPE_BLENDSHAPES
 from nofa_jax.face3d.model import MorphableModel, load_morphable_model
 from nofa_jax.face3d.pose import rotation_angle_deg
 from nofa_jax.face3d.track import MAX_INTERPOLATED, Track, fit_clip, fit_photo, track_clip, track_photo
@@ -21,6 +21,7 @@ from tests.shared import shared_path
 # Median distance of the inner landmarks in eye distances. Measured on the videos 0.009 to 0.014, photos up to 0.019.
 CLIP_ERROR = 0.02
 PHOTO_ERROR = 0.03
+LOOKS = ("OutLeft", "InLeft", "InRight", "OutRight")
 VIDEOS = (
     "man_green_512x512_25fps",
     "man_outdoor_360x270_12fps",
@@ -62,6 +63,9 @@ def check(track: Track, model: MorphableModel, frames: int) -> None:
     off = np.median(np.linalg.norm(np.asarray(uv) - track.landmarks, axis=-1)[:, 17:], axis=1)
     assert np.median(off[track.valid]) < 0.01  # five pixels of 512
     np.testing.assert_array_equal(np.isnan(track.error), ~track.valid)
+    if track.gaze is not None:
+        assert track.gaze.shape == (frames, 2, 2)
+        assert np.abs(track.gaze).max() < 1
 
 
 @pytest.mark.parametrize("name", ["procedural", "ict"])
@@ -104,6 +108,11 @@ def test_every_video(video: str, name: str) -> None:
     # MediaPipe's jawOpen and the fitted one rise and fall together.
     jaw = track.exp_coeff[:, head(name).expression_index("jawOpen")[0]]
     assert np.corrcoef(jaw, clip.blendshapes[:, 25])[0, 1] > 0.6
+    # So do its eyeLook scores and the gaze of both eyes, which are found in different ways.
+    look = {name: clip.blendshapes[:, MEDIAPIPE_BLENDSHAPES.index(f"eyeLook{name}")] for name in LOOKS}
+    to_left = look["OutLeft"] - look["InLeft"] + look["InRight"] - look["OutRight"]
+    assert track.gaze is not None
+    assert np.corrcoef(track.gaze[..., 0].mean(axis=1), to_left)[0, 1] > 0.7
 
 
 @pytest.mark.slow
