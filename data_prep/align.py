@@ -17,7 +17,7 @@ from data_prep.sources import Source
 from data_prep.takes import Take
 from nofa_jax.data.writer import encode_record
 from nofa_jax.face3d.crop import apply_crop
-from nofa_jax.face3d.matte import cut_out
+from nofa_jax.face3d.matte import HeadCutter
 from nofa_jax.face3d.model import MorphableModel
 from nofa_jax.face3d.track import Track
 
@@ -33,12 +33,15 @@ def align(
     is there if the track has it.
     """
     wanted = {int(row): (take, i) for take in takes for i, row in enumerate(take.rows) if take.keep[i]}
+    cutters: dict[int, HeadCutter] = {}  # of the take that is seen
     for number, (time, picture, corner) in enumerate(frames(source)):
         if number not in wanted:
             continue
         take, i = wanted[number]
         one = _frame(take.track, i)
-        matte = cut_out(picture, one, model, size)
+        if take.number not in cutters:
+            cutters = {take.number: HeadCutter(model, size)}
+        matte = cutters[take.number](picture, one)
         image = matte.image if background == "white" else apply_crop(picture, one.crop[0], size)
         record = {
             "image": image,
