@@ -7,7 +7,7 @@ import numpy as np
 
 from nofa_jax.face3d.appearance import sample_appearance
 from nofa_jax.face3d.crop import FOCAL
-from nofa_jax.face3d.model import HEADS, MorphableModel, load_morphable_model
+from nofa_jax.face3d.model import DRAWN_HEADS, MorphableModel, load_morphable_model
 from nofa_jax.face3d.raster import Camera, Painted, paint_head, render_painted
 from nofa_jax.media.grid import image_grid, write_png
 from nofa_jax.progress import log
@@ -32,7 +32,7 @@ VIEWS_DEG: tuple[tuple[float, float], ...] = ((-70, 0), (-30, 15), (30, -15), (7
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--head", choices=HEADS, default="procedural", help="default %(default)s")
+    parser.add_argument("--head", choices=DRAWN_HEADS, default="procedural", help="default %(default)s")
     parser.add_argument("--ict", default=None, help="ICT FaceKit's file or folder, for --head=ict")
     parser.add_argument("--size", type=int, default=84, help="pixels of one picture (default %(default)s)")
     parser.add_argument("--people", type=int, default=16, help="how many identities (default %(default)s)")

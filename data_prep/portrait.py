@@ -10,7 +10,7 @@ from data_prep.contact_sheet import orbit
 from data_prep.motion import ExpressionSampler, camera_path, intrinsics
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.appearance import sample_appearance
-from nofa_jax.face3d.model import HEADS, load_morphable_model
+from nofa_jax.face3d.model import DRAWN_HEADS, load_morphable_model
 from nofa_jax.face3d.raster import paint_head, render_painted
 from nofa_jax.media.grid import write_png
 from nofa_jax.media.video_writer import VideoWriter, check_target
@@ -23,7 +23,7 @@ BACKGROUND = (0.55, 0.62, 0.68)  # sRGB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--head", choices=HEADS, default="procedural", help="default %(default)s")
+    parser.add_argument("--head", choices=DRAWN_HEADS, default="procedural", help="default %(default)s")
     parser.add_argument("--ict", default=None, help="ICT FaceKit's file or folder, for --head=ict")
     parser.add_argument("--photo", metavar="PNG", default=None, help="portrait to write")
     parser.add_argument("--video", metavar="MP4", default=None, help="driving video to write, of another person")

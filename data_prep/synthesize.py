@@ -26,7 +26,7 @@ from nofa_jax.data.records import open_dataset
 from nofa_jax.data.writer import write_dataset
 from nofa_jax.errors import UserError
 from nofa_jax.face3d import model
-from nofa_jax.face3d.model import HEADS
+from nofa_jax.face3d.model import DRAWN_HEADS
 from nofa_jax.progress import Progress, log
 
 EXAMPLE = "python -m data_prep.synthesize --head=procedural --out=data/heads128 --identities=600 --frames=8 --size=128"
@@ -67,8 +67,8 @@ class Settings:
             raise UserError(f"seed must not be negative, is {self.seed}")
         if self.background not in BACKGROUNDS:
             raise UserError(f"unknown background {self.background!r}: choose one of {', '.join(BACKGROUNDS)}")
-        if self.head not in HEADS:
-            raise UserError(f"unknown head {self.head!r}: choose one of {', '.join(HEADS)}")
+        if self.head not in DRAWN_HEADS:
+            raise UserError(f"unknown head {self.head!r}: choose one of {', '.join(DRAWN_HEADS)}")
         if len(self.fractions) != 3 or min(self.fractions) <= 0 or abs(sum(self.fractions) - 1) > 1e-6:
             raise UserError(f"fractions of train, val and test must be positive and sum to 1, not {self.fractions}")
 
@@ -180,7 +180,7 @@ def _write(path: Path, settings: Settings, head: HeadFile, key: str, workers: in
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     default = Settings()
     parser.add_argument("--out", help="directory of the new data set (default: in the cache; its path is printed)")
-    parser.add_argument("--head", default=default.head, choices=HEADS)
+    parser.add_argument("--head", default=default.head, choices=DRAWN_HEADS)
     parser.add_argument("--ict", metavar="PATH", help="ICT FaceKit file or its folder, for --head=ict")
     parser.add_argument("--size", type=int, default=default.size, help="pixels (default %(default)s)")
     parser.add_argument("--identities", type=int, default=default.identities, help="people (default %(default)s)")

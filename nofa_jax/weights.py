@@ -249,6 +249,22 @@ def find(name: str) -> Path | None:
     return inside if inside.is_file() else None
 
 
+def find_file(name: str, path: str | Path | None = None) -> Path:
+    """`path`, or without one what `find` finds.
+
+    Raises:
+      UserError: there is no such file; without a path the message says how to make it.
+    """
+    if path is None:
+        found = find(name)
+        if found is None:
+            raise UserError(f"missing: {missing_message(name)}")
+        return found
+    if not Path(path).expanduser().is_file():
+        raise UserError(f"{path} does not exist; wanted {weight(name).source} or what `nofa port` makes of it")
+    return Path(path).expanduser().resolve()
+
+
 def port_command(name: str) -> str:
     """The command that makes a network's file of the published one."""
     entry = weight(name)

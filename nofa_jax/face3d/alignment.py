@@ -2,7 +2,7 @@
 
 Behaviour of sicxu/Deep3DFaceRecon_pytorch's util/preprocess.py and of EG3D's in-the-wild script, with their roundings.
 Points are pixels, y down: left eye, right eye, nose, left and right corner of the mouth, as seen in the picture. The
-template is the face model's own five points [5, 3] (`similarity_Lm3D_all.mat` of that project).
+template is `STANDARD_FACE`.
 """
 
 import dataclasses
@@ -13,7 +13,19 @@ from PIL import Image
 
 DEEP3D = {"size": 224, "factor": 102.0}  # the coefficient network's input
 EG3D = {"size": 1024, "factor": 300.0}  # whose middle 700 pixels become EG3D's 512
+LARGE = 1 << 24  # pixels of a resized picture that is not made whole
 EG3D_CROP, EG3D_SIZE = (162, 162, 862, 862), 512
+# The template of the release: five points of its standard face (similarity_Lm3D_all.mat), model units.
+STANDARD_FACE = np.array(
+    [
+        [-0.31148657, 0.29036078, 0.13377953],
+        [0.30979887, 0.28972036, 0.13179526],
+        [0.0032535, -0.04617932, 0.55244243],
+        [-0.25216928, -0.38133916, 0.22405732],
+        [0.2484662, -0.38128236, 0.22235769],
+    ],
+    np.float32,
+)
 # Where face recognition wants the five points, in 112 x 112 pixels (insightface).
 ARCFACE_POINTS = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -31,8 +43,22 @@ class Alignment:
     points: Float[np.ndarray, "5 2"]  # the five points in the cut, **y up**; off the pixels by up to one
 
     def apply(self, image: Image.Image) -> Image.Image:
-        """The square cut; black where the picture ends."""
-        return image.resize(self.resized, resample=Image.Resampling.BICUBIC).crop(self.box)
+        """The square cut; black where the picture ends.
+
+        Of a small face in a large picture, which resized would be beyond LARGE pixels, only what the cut shows is
+        resized; single bytes then differ from the original's by up to 2.
+        """
+        if self.resized[0] * self.resized[1] <= LARGE:
+            return image.resize(self.resized, resample=Image.Resampling.BICUBIC).crop(self.box)
+        left, upper, right, lower = self.box
+        x0, x1 = (min(max(x, 0), self.resized[0]) for x in (left, right))
+        y0, y1 = (min(max(y, 0), self.resized[1]) for y in (upper, lower))
+        cut = Image.new(image.mode, (right - left, lower - upper))
+        if x0 < x1 and y0 < y1:
+            dx, dy = image.width / self.resized[0], image.height / self.resized[1]
+            part = (x0 * dx, y0 * dy, x1 * dx, y1 * dy)  # pixels of the picture
+            cut.paste(image.resize((x1 - x0, y1 - y0), Image.Resampling.BICUBIC, part), (x0 - left, y0 - upper))
+        return cut
 
 
 def five_of_68(landmarks: Float[np.ndarray, "68 2"]) -> Float[np.ndarray, "5 2"]:

@@ -24,18 +24,27 @@ def camera_label(
       recentred: keep the camera 2.7 from `PIVOT` (EG3D's corrected labels) instead of from the origin (its script for
         pictures in the wild).
     """
-    rotation = _transposed_rotation(angle.astype(np.float32))
-    moved = translation.astype(np.float32) - np.array([0, 0, CAMERA_DISTANCE], np.float32)
-    center = -np.einsum("bij,bj->bi", rotation, moved)
-    center = center.astype(np.float64) * UNIT + SHIFT
+    rotation, center = camera_pose(angle, translation)
     pivot = np.array(PIVOT if recentred else (0.0, 0.0, 0.0))
     away = center - pivot
     center = pivot + away * (EG3D_RADIUS / np.linalg.norm(away, axis=1, keepdims=True))
     pose = np.tile(np.eye(4), (len(angle), 1, 1))
-    pose[:, :3, :3] = rotation * np.array([1.0, -1.0, -1.0])  # the face model's camera looks along -z, y up
+    pose[:, :3, :3] = rotation
     pose[:, :3, 3] = center
     intrinsics = np.array([FOCAL, 0, 0.5, 0, FOCAL, 0.5, 0, 0, 1])
     return np.concatenate([pose.reshape(-1, 16), np.tile(intrinsics, (len(angle), 1))], axis=1)
+
+
+def camera_pose(
+    angle: Float[np.ndarray, "b 3"], translation: Float[np.ndarray, "b 3"]
+) -> tuple[Float[np.ndarray, "b 3 3"], Float[np.ndarray, "b 3"]]:
+    """The rotation of cam2world, and the camera's centre where the coefficients say it is: `camera_label` moves that to
+    a fixed distance.
+    """
+    rotation = _transposed_rotation(angle.astype(np.float32))
+    moved = translation.astype(np.float32) - np.array([0, 0, CAMERA_DISTANCE], np.float32)
+    center = -np.einsum("bij,bj->bi", rotation, moved).astype(np.float64) * UNIT + SHIFT
+    return rotation * np.array([1.0, -1.0, -1.0]), center  # the face model's camera looks along -z, y up
 
 
 def mirrored(label: Float[np.ndarray, "b 25"]) -> Float[np.ndarray, "b 25"]:

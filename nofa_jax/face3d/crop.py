@@ -43,26 +43,36 @@ def clip_crops(
     template: Float[np.ndarray, "68 3"],
     follow: bool | None = None,
 ) -> Float[np.ndarray, "f 3 3"]:
-    """Crops of a clip; roll is kept.
+    """Crops of a clip from its landmarks in pixels; see `crops_around`."""
+    if not valid.any():
+        raise ValueError("clip_crops needs at least one frame with a face")
+    pose = _pose(points[valid], template)
+    return crops_around(pose.origin, _crop_size(pose, template), valid, timestamps, follow)
+
+
+def crops_around(
+    centre: Float[np.ndarray, "v 2"],
+    size: Float[np.ndarray, " v"],
+    valid: Bool[np.ndarray, " f"],
+    timestamps: Float[np.ndarray, " f"],
+    follow: bool | None = None,
+) -> Float[np.ndarray, "f 3 3"]:
+    """Crops of a clip whose v valid frames have their own crops at `centre`, with side `size`, in pixels; roll is kept.
 
     follow=False: one crop, at the median place and size, in which the head moves freely (paper Sec. 4.1, "Modeling
     Head Translation"). follow=True: place and size follow the head through a Gaussian of FOLLOW_SIGMA, so quick motion
     stays visible and wandering does not leave the frame. None: fixed if the head stays near the middle (FIXED_OFFSET,
     FIXED_SCALE), else following. Frames without a face take the crop between their neighbours'.
     """
-    if not valid.any():
-        raise ValueError("clip_crops needs at least one frame with a face")
-    pose = _pose(points[valid], template)
-    size = _crop_size(pose, template)
-    middle, typical = np.median(pose.origin, axis=0), np.median(size)
+    middle, typical = np.median(centre, axis=0), np.median(size)
     if follow is None:
-        offset = np.abs(pose.origin - middle).max() / typical
+        offset = np.abs(centre - middle).max() / typical
         follow = bool(offset > FIXED_OFFSET or np.abs(np.log(size / typical)).max() > np.log(FIXED_SCALE))
     frames = len(valid)
     if not follow:
         centre, size = np.tile(middle, (frames, 1)), np.full(frames, typical)
     else:
-        path = np.concatenate([pose.origin, np.log(size)[:, None]], axis=1)
+        path = np.concatenate([centre, np.log(size)[:, None]], axis=1)
         path = _smooth(np.asarray(timestamps)[valid], path, np.asarray(timestamps))
         centre, size = path[:, :2], np.exp(path[:, 2])
     return crop_matrices(centre, size, np.zeros(frames))

@@ -22,9 +22,18 @@ from jaxtyping import Array, Float
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.mediapipe import MEDIAPIPE_68, MEDIAPIPE_BLENDSHAPES, arkit_name
 
-__all__ = ["HEADS", "MEDIAPIPE_68", "WORLD_PER_CM", "MorphableModel", "load_morphable_model", "mediapipe_matrix"]
+__all__ = [
+    "DRAWN_HEADS",
+    "HEADS",
+    "MEDIAPIPE_68",
+    "WORLD_PER_CM",
+    "MorphableModel",
+    "load_morphable_model",
+    "mediapipe_matrix",
+]
 
-HEADS = ("procedural", "ict")
+HEADS = ("procedural", "ict", "bfm")
+DRAWN_HEADS = ("procedural", "ict")  # those with a skull, hair, eyes and teeth that can be painted and rendered
 WORLD_PER_CM = 0.027  # EG3D's normalisation: camera distance 10 (BFM units of 10 cm) becomes 2.7
 CANONICAL_JAW_OPEN = 0.25  # beta of the canonical pose: lips apart, so D's backward field never tears the mouth
 PARTS = (
@@ -182,8 +191,9 @@ def load_morphable_model(head: str, path: str | Path | None = None) -> Morphable
     """The morphable model of a head.
 
     Args:
-      head: "procedural" (built in, no file) or "ict" (ICT FaceKit).
-      path: for "ict": ict_face_small.npz, ict_facekit.npz, or the folder that holds one of them.
+      head: "procedural" (built in, no file), "ict" (ICT FaceKit) or "bfm" (Basel Face Model).
+      path: for "ict": ict_face_small.npz, ict_facekit.npz, or the folder that holds one of them. For "bfm": the file as
+        published or ported; None: where `nofa weights` looks for it.
 
     Raises:
       UserError: unknown head, missing or bad file.
@@ -197,6 +207,10 @@ def load_morphable_model(head: str, path: str | Path | None = None) -> Morphable
             raise UserError("head 'ict' needs the ICT FaceKit file: --ict=PATH (ict_face_small.npz or its folder)")
         path = Path(path).expanduser().resolve()
         return _load_ict(path, path.stat().st_mtime_ns if path.exists() else 0)
+    if head == "bfm":
+        from nofa_jax.face3d.bfm_head import load_bfm_head
+
+        return load_bfm_head(path)
     raise UserError(f"unknown head {head!r}; available are {', '.join(HEADS)}")
 
 

@@ -11,6 +11,7 @@ from jaxtyping import Float
 
 # Of the 68 points, those that expressions move little: brows, nose, eyes and the corners of the mouth.
 RIGID_68 = (*range(17, 48), 48, 54)
+INNER_68 = slice(17, 68)  # all but the jaw line
 OPENCV_AXES = np.diag([1.0, -1.0, -1.0])  # world axes to those of a camera that looks along -z
 
 

@@ -1,9 +1,11 @@
 """Photo or clip in, morphable-model coefficients and cameras out (the face tracker of the paper, Sec. 3.2, 4.1).
 
-Detector (landmarker.py, follow.py) or track file (landmarks.py) -> crop (crop.py) -> fit (fit.py) -> Track.
+Detector (landmarker.py, follow.py) or track file (landmarks.py) -> crop (crop.py) -> fit (fit.py) -> Track. The Basel
+Face Model's coefficients come from Deep3DFaceRecon's network instead of the fit, as in the paper (deep3d.py).
 """
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,19 +13,21 @@ from jaxtyping import Bool, Float, UInt8
 
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.calibration import calibration_for
-from nofa_jax.face3d.crop import FOCAL, clip_crops, photo_crop, to_crop
+from nofa_jax.face3d.crop import FOCAL, clip_crops, crops_around, photo_crop, to_crop
+from nofa_jax.face3d.deep3d import find_cuts, fit_coefficients, five_points, load_deep3d
 from nofa_jax.face3d.fit import FitOptions, FitResult, fit_landmarks
-from nofa_jax.face3d.follow import track_video
+from nofa_jax.face3d.follow import landmark_track, track_video
 from nofa_jax.face3d.gaze import CORNERS, IRISES, gaze_of, has_eyes
 from nofa_jax.face3d.landmarker import detect_photo
 from nofa_jax.face3d.landmarks import LandmarkTrack, load_track
 from nofa_jax.face3d.mediapipe import MEDIAPIPE_68
 from nofa_jax.face3d.model import MorphableModel
-from nofa_jax.face3d.pose import cam2world_of, slerp
+from nofa_jax.face3d.pose import INNER_68, cam2world_of, slerp
 from nofa_jax.media.video import VideoReader
+from nofa_jax.progress import track as show_progress
 
 MAX_INTERPOLATED = 0.5  # seconds; frames in a longer gap keep what was last seen
-INNER = slice(17, 68)  # landmarks without the jaw line
+TRACKERS = ("landmarks", "deep3d")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +65,17 @@ def track_photo(
     name: str = "photo",
     options: FitOptions | None = None,
 ) -> Track:
-    """Fits the largest face of a photo, or the `face`-th from the left; `upright` turns a rolled head (see crop.py).
+    """Fits the largest face of a photo, or the `face`-th from the left; `upright` turns a rolled head (see crop.py; not
+    with the Basel model, whose alignment keeps the roll as EG3D's does).
 
     Raises:
-        UserError: no face, no landmarker; see landmarker.py.
+        UserError: no face, no landmarker; see landmarker.py. Nor the network's weights, with the Basel model.
     """
     found = detect_photo(image, landmarker, face, name)
     height, width = image.shape[:2]
+    if tracker_of(model) == "deep3d":
+        seen = landmark_track([found], [0.0], (width, height), 1.0)
+        return fit_clip(model, seen, name, coeffs=load_deep3d().coefficients(faces_of(seen, iter([image]))))
     points = found.landmarks[list(MEDIAPIPE_68), :2] * np.array([width, height])
     return fit_photo(model, points, found.blendshapes, upright, options)
 
@@ -95,6 +103,7 @@ def track_clip(
     follow: bool | None = None,
     options: FitOptions | None = None,
     face: int | None = None,
+    network: str | Path | None = None,
 ) -> Track:
     """Tracks a clip frame by frame, with the landmarker or from a precomputed track file.
 
@@ -102,14 +111,38 @@ def track_clip(
         follow: see crop.py.
         face: of several, which person is followed (follow.py): the K-th from the left in the first frame that shows
             one; None: the largest.
+        network: Deep3DFaceRecon's file, for the Basel model; default where `nofa weights` looks for it.
 
     Raises:
-        UserError: no face in any frame, or fewer than `face`; a track file that does not belong to the clip.
+        UserError: no face in any frame, or fewer than `face`; a track file that does not belong to the clip; no weights
+            of the network that the Basel model needs.
     """
-    if track_file is None:
-        return fit_clip(model, track_video(reader, landmarker, face), str(reader.path), follow, options)
-    if face is not None:
+    if face is not None and track_file is not None:
         raise UserError(f"{track_file}: a track file holds one person, so there is no face number {face} to choose")
+    recon = load_deep3d(network) if tracker_of(model) == "deep3d" else None
+    seen = track_video(reader, landmarker, face) if track_file is None else _read_track(track_file, reader)
+    coeffs = None
+    if recon is not None and seen.valid.any():
+        pictures = (frame.image for frame in show_progress(reader, len(seen), "coefficients"))
+        coeffs = recon.coefficients(faces_of(seen, pictures))
+    return fit_clip(model, seen, str(track_file or reader.path), follow, options, coeffs)
+
+
+def tracker_of(model: MorphableModel) -> str:
+    """Which of TRACKERS serves a model: the network knows Basel's alone, the fit bounds beta to [0, 1]."""
+    return "deep3d" if model.name == "bfm" else "landmarks"
+
+
+def faces_of(
+    seen: LandmarkTrack, pictures: Iterator[UInt8[np.ndarray, "h w 3"]]
+) -> Iterator[tuple[UInt8[np.ndarray, "h w 3"], Float[np.ndarray, "5 2"]]]:
+    """The pictures with a face and its five points, for `deep3d.Deep3D.coefficients`; `pictures` are of all frames."""
+    five = five_points(seen.landmarks, seen.width, seen.height)
+    return ((picture, five[i]) for i, picture in enumerate(pictures) if i < len(five) and seen.valid[i])
+
+
+def _read_track(track_file: str | Path, reader: VideoReader) -> LandmarkTrack:
+    """Raises UserError unless it belongs to the clip."""
     seen = load_track(track_file)
     info = reader.info
     if (seen.width, seen.height) != (info.width, info.height) or (info.frames or len(seen)) != len(seen):
@@ -117,7 +150,7 @@ def track_clip(
             f"{track_file}: made for {len(seen)} frames of {seen.width}x{seen.height}, but {reader.path} has "
             f"{info.frames} of {info.width}x{info.height}"
         )
-    return fit_clip(model, seen, str(track_file), follow, options)
+    return seen
 
 
 def fit_clip(
@@ -126,12 +159,22 @@ def fit_clip(
     name: str = "clip",
     follow: bool | None = None,
     options: FitOptions | None = None,
+    coeffs: Float[np.ndarray, "v 257"] | None = None,
 ) -> Track:
-    """Fits all frames of a landmark track jointly."""
+    """Fits all frames of a landmark track jointly; with the Basel model, takes the network's `coeffs` of its v frames
+    with a face.
+    """
     valid = seen.valid
     if not valid.any():
         raise UserError(f"{name}: no face in any of {len(seen)} frames")
+    if (coeffs is not None) != (tracker_of(model) == "deep3d") or (coeffs is not None and len(coeffs) != valid.sum()):
+        raise ValueError(f"the {model.name} head is tracked by {tracker_of(model)}; coeffs do not fit that")
     points = seen.points68()
+    if coeffs is not None:
+        cuts = find_cuts(five_points(seen.landmarks[valid], seen.width, seen.height), seen.width, seen.height)
+        crop = crops_around(cuts.centre, cuts.side, valid, seen.timestamps, follow)
+        fit = fit_coefficients(model, coeffs, cuts, crop[valid])
+        return _track(fit, to_crop(points, crop), valid, crop, seen.timestamps)
     crop = clip_crops(points, valid, seen.timestamps, _template(model), follow)
     inside = to_crop(points, crop)
     times, scores = seen.timestamps[valid], seen.blendshapes[valid]
@@ -156,7 +199,7 @@ def reprojection_error(
 ) -> Float[np.ndarray, " f"]:
     """Median distance of the inner landmarks, divided by the distance of the eyes' centres."""
     eyes = np.linalg.norm(seen[:, 36:42].mean(axis=1) - seen[:, 42:48].mean(axis=1), axis=1)
-    return np.median(np.linalg.norm(fitted - seen, axis=2)[:, INNER], axis=1) / np.maximum(eyes, 1e-9)
+    return np.median(np.linalg.norm(fitted - seen, axis=2)[:, INNER_68], axis=1) / np.maximum(eyes, 1e-9)
 
 
 def _template(model: MorphableModel) -> Float[np.ndarray, "68 3"]:

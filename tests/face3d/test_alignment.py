@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nofa_jax.face3d.alignment import DEEP3D, EG3D, align, arcface_matrix, eg3d_picture, five_of_68
+from nofa_jax.face3d.alignment import DEEP3D, EG3D, STANDARD_FACE, align, arcface_matrix, eg3d_picture, five_of_68
 from nofa_jax.face3d.camera_label import camera_label, mirrored
 from tests import golden
 from tests.tolerances import OPS_ATOL, OPS_RTOL
@@ -37,6 +37,21 @@ def test_pixels(stored: dict[str, np.ndarray], picture: str) -> None:
     np.testing.assert_array_equal(cut, stored[f"{picture}_crop224_u8"])
     cut = align(points, image.width, image.height, template, **EG3D).apply(image)
     np.testing.assert_array_equal(np.asarray(eg3d_picture(cut))[::4, ::4], stored[f"{picture}_eg3d512_u8_sub"])
+
+
+def test_a_small_face_in_a_large_picture(stored: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resizing only what the cut shows gives the same picture to two grey levels, beyond the borders too."""
+    monkeypatch.setattr("nofa_jax.face3d.alignment.LARGE", 0)
+    for picture in ("p0", "p1", "p2"):
+        image = Image.fromarray(stored[f"{picture}_image_u8"])
+        cut = align(stored[f"{picture}_lm_in"], image.width, image.height, STANDARD_FACE, **DEEP3D).apply(image)
+        off = np.abs(np.asarray(cut).astype(int) - stored[f"{picture}_crop224_u8"])
+        assert off.max() <= 2
+        assert off.mean() < 0.2
+
+
+def test_the_template_is_the_releases(stored: dict[str, np.ndarray]) -> None:
+    np.testing.assert_allclose(STANDARD_FACE, stored["lm3d_std"], rtol=1e-6)
 
 
 def test_reductions_of_68_points(stored: dict[str, np.ndarray]) -> None:

@@ -1,5 +1,6 @@
 """Photos and clips end to end: every shared photo with a face, every shared video, and faces that disappear."""
 
+import dataclasses
 import functools
 
 import jax.numpy as jnp
@@ -40,8 +41,18 @@ def seen(name: str) -> LandmarkTrack:
     return load_track(shared_path(f"faces/tracks/{name}.npz"))
 
 
+def check_dtypes(track: Track) -> None:
+    """The same from both trackers."""
+    kinds = {"valid": np.bool_, "crop": np.float64, "timestamps": np.float64}
+    for field in dataclasses.fields(Track):
+        value = getattr(track, field.name)
+        if field.name != "gaze" or value is not None:
+            assert value.dtype == kinds.get(field.name, np.float32), field.name
+
+
 def check(track: Track, model: MorphableModel, frames: int) -> None:
     """Shapes, ranges, conventions: what every user of a Track relies on."""
+    check_dtypes(track)
     assert len(track) == frames
     assert track.cam2world.shape == (frames, 4, 4)
     assert track.exp_coeff.shape == (frames, model.num_exp)
