@@ -12,10 +12,12 @@ from jaxtyping import Float, UInt8
 
 from data_prep.sources import SEQUENCE_RATE, Source
 from nofa_jax.errors import UserError
+from nofa_jax.face3d.deep3d import NUM_COEFFS, Deep3D
 from nofa_jax.face3d.follow import PersonLandmarker, Seen, landmark_track
 from nofa_jax.face3d.landmarker import Face, Landmarker
 from nofa_jax.face3d.landmarks import LandmarkTrack, load_track, save_track
 from nofa_jax.face3d.npz import read_npz
+from nofa_jax.face3d.track import faces_of
 from nofa_jax.media.photo import load_photo
 from nofa_jax.media.video import VideoReader
 
@@ -29,6 +31,7 @@ class Detection:
     landmarks: LandmarkTrack
     sharpness: Float[np.ndarray, " f"]  # variance of the Laplacian (grey levels of 255); NaN without a face
     change: Float[np.ndarray, " f"]  # mean difference from the frame before, in [0, 1]; 0 for the first
+    coeffs: Float[np.ndarray, "f 257"] | None = None  # of the tracker deep3d; NaN without a face
 
 
 class Picture(NamedTuple):
@@ -103,8 +106,16 @@ def save(folder: Path, detection: Detection) -> None:
 
 
 def load(folder: Path) -> Detection:
+    """What `save` wrote, without coefficients."""
     added = read_npz(folder / "pictures.npz", ("sharpness", "change"), "detection")
     return Detection(load_track(folder / "landmarks.npz"), added["sharpness"], added["change"])
+
+
+def find_coefficients(source: Source, seen: LandmarkTrack, network: Deep3D) -> Float[np.ndarray, "f 257"]:
+    """Deep3DFaceRecon's coefficients of every frame with a face; NaN in the others."""
+    coeffs = np.full((len(seen), NUM_COEFFS), np.nan, np.float32)
+    coeffs[seen.valid] = network.coefficients(faces_of(seen, (frame.image for frame in frames(source))))
+    return coeffs
 
 
 def _sharpness(image: UInt8[np.ndarray, "h w 3"], face: Face) -> float:

@@ -12,19 +12,18 @@ from pathlib import Path
 
 from data_prep import align
 from data_prep.beam import run_on_beam
-from data_prep.heads import HeadFile
 from data_prep.layouts import LAYOUTS
 from data_prep.lock import exclusive
 from data_prep.pack import pack, set_key, without_doubles
 from data_prep.preparation import Preparation
 from data_prep.sources import Source, find_sources
 from data_prep.takes import Gates, gate_help
+from data_prep.tracker import add_tracker_arguments, chosen_tracker
 from data_prep.workers import ordered_map
 from nofa_jax.data import coding as images
 from nofa_jax.data.records import open_dataset
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.landmarker import Landmarker, find_landmarker
-from nofa_jax.face3d.model import HEADS
 from nofa_jax.progress import log, track
 
 EXAMPLE = "python -m data_prep folder my_videos --out=data/mine --size=256 --landmarker=face_landmarker.task"
@@ -100,10 +99,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a public data set as its authors lay it out (default: folder, anything; see data_prep/README.md)",
     )
     parser.add_argument("--work", help="where steps keep their results (default: OUT.work)")
-    parser.add_argument("--head", default="procedural", choices=HEADS, help="morphable model (default %(default)s)")
-    parser.add_argument("--ict", metavar="PATH", help="ICT FaceKit file or its folder, for --head=ict")
+    add_tracker_arguments(parser)
     parser.add_argument("--size", type=int, default=256, help="pixels of the crop (default %(default)s)")
-    parser.add_argument("--background", default="white", choices=align.BACKGROUNDS, help="behind the head's mask")
+    parser.add_argument(
+        "--background",
+        choices=align.BACKGROUNDS,
+        help="behind the head's mask (default white; keep with deep3d, whose model has no skull to find the hair by)",
+    )
     parser.add_argument("--image_coding", default="jpeg95", choices=images.CODINGS)
     parser.add_argument("--every", type=int, default=1, help="pack every n-th frame; all are tracked (default: all)")
     parser.add_argument("--licence", default="not stated", help="of the media, kept in every record")
@@ -139,8 +141,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--size must be between 16 and 2048, not {args.size}")
     if args.every < 1:
         raise UserError(f"--every must be at least 1, not {args.every}")
-    head = HeadFile(args.head, args.ict if args.head == "ict" else None)
-    head.load()  # complains about a bad file now rather than in a worker
+    head, network = chosen_tracker(args)
     out = Path(args.out).expanduser()
     landmarker = find_landmarker(args.landmarker)
     with Landmarker(landmarker):  # complains about missing libraries now, not of every file
@@ -150,12 +151,13 @@ def run(args: argparse.Namespace) -> int:
         landmarker=str(landmarker),
         head=head,
         size=args.size,
-        background=args.background,
+        background=args.background or ("white" if network is None else "keep"),
         image_coding=args.image_coding,
         licence=args.licence,
         every=args.every,
         gates=Gates(**{field.name: getattr(args, field.name) for field in dataclasses.fields(Gates)}),
         strict=args.strict,
+        network=network,
     )
     with exclusive(out):
         prepare(

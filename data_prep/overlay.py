@@ -7,10 +7,11 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
+from data_prep.tracker import add_tracker_arguments, chosen_tracker
 from nofa_jax import compile_cache
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.crop import to_crop
-from nofa_jax.face3d.model import HEADS, MorphableModel, load_morphable_model
+from nofa_jax.face3d.model import MorphableModel
 from nofa_jax.face3d.scene import project, vertex_normals
 from nofa_jax.face3d.track import Track, track_clip
 from nofa_jax.media.video import VideoReader
@@ -26,8 +27,7 @@ PARTS = ("face", "eyeball_left", "eyeball_right")  # what landmarks can place; t
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("video")
     parser.add_argument("--out", required=True, help="MP4 to write")
-    parser.add_argument("--head", default="procedural", choices=HEADS, help="morphable model (default %(default)s)")
-    parser.add_argument("--ict", metavar="PATH", help="ICT FaceKit file or its folder, for --head=ict")
+    add_tracker_arguments(parser)
     parser.add_argument("--landmarker", help="MediaPipe's face_landmarker.task (default $NOFA_LANDMARKER, the cache)")
     parser.add_argument("--face", type=int, metavar="K", help="which person, from the left; default the largest")
     parser.add_argument("--track", help="a track file in place of the landmarker")
@@ -39,9 +39,10 @@ def run(args: argparse.Namespace) -> int:
     check_target(out)
     if out.exists() and out.samefile(args.video):
         raise UserError(f"--out={out} is the video itself")
-    model = load_morphable_model(args.head, args.ict if args.head == "ict" else None)
+    head, network = chosen_tracker(args)
+    model = head.load()
     reader = VideoReader(args.video)
-    fitted = track_clip(reader, model, args.landmarker, args.track, face=args.face)
+    fitted = track_clip(reader, model, args.landmarker, args.track, face=args.face, network=network)
     with VideoWriter(out, reader.info.rate) as writer:
         for i, frame in enumerate(track(reader, len(fitted), "overlay")):
             image = draw(frame.image, fitted, i, model) if fitted.valid[i] else frame.image

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from data_prep import align
-from data_prep.preparation import VERSION, Preparation, head_key
+from data_prep.preparation import VERSION, Preparation, head_key, network_key
 from data_prep.report import write_report
 from data_prep.sources import SPLIT_VERSION, SPLITS, Source, split_of
 from nofa_jax.data.check import check_dataset
 from nofa_jax.data.records import OPTIONAL_FIELDS
 from nofa_jax.data.writer import write_dataset
 from nofa_jax.errors import UserError
+from nofa_jax.face3d.track import tracker_of
 from nofa_jax.progress import log
 
 HELD_OUT_TIME = 0.2  # with --split=time: the end of each video, half val, half test
@@ -29,7 +30,7 @@ def set_key(good: list, preparation: Preparation, *settings: Any) -> str:
     p = preparation
     files = [(source.name, source.part(), source.licence, result["content"]) for source, result in good]
     made = [
-        head_key(p.head),
+        head_key(p.head) if p.network is None else [*head_key(p.head), network_key(p.network)],
         p.size,
         p.background,
         p.image_coding,
@@ -108,6 +109,7 @@ def pack(
     metadata = {
         "size": preparation.size,
         "head": preparation.head.head,
+        "tracker": tracker_of(model),
         "exp_names": list(model.exp_names),
         "background": preparation.background,
         "depth": "unknown",

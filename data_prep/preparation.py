@@ -16,7 +16,10 @@ from data_prep.takes import Gates, Take, fit_takes
 from nofa_jax import compile_cache
 from nofa_jax.data import coding as images
 from nofa_jax.errors import UserError
+from nofa_jax.face3d.deep3d import load_deep3d
+from nofa_jax.face3d.npz import read_npz
 
+COEFFICIENTS = "coefficients.npz"
 VERSION = 2  # of the steps; raised when the same settings give other results
 
 
@@ -24,6 +27,11 @@ VERSION = 2  # of the steps; raised when the same settings give other results
 def head_key(head: HeadFile) -> list[str]:
     """What decides the morphable model: its name and the hash of its file."""
     return [head.head, *(content_hash(path) for path in head.files())]
+
+
+@functools.cache
+def network_key(path: str) -> str:
+    return content_hash(Path(path))
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,7 @@ class Preparation:
     every: int
     gates: Gates
     strict: bool
+    network: str | None = None  # Deep3DFaceRecon's file: the tracker deep3d; None: landmarks
 
     def __call__(self, source: Source) -> dict[str, Any]:
         """{"frames": n} and "partly", reasons why some takes were left out; or {"step", "reason"} of a rejection."""
@@ -50,6 +59,9 @@ class Preparation:
             steps = Steps(self.work / source.key, content, self.strict)
             step = "detect"
             steps(step, {"version": VERSION, "part": source.part()}, lambda: self._detect(source))
+            if self.network is not None:
+                step = "coefficients"
+                steps(step, {"network": network_key(self.network)}, lambda: self._coefficients(source))
             step = "track"
             gates = dataclasses.asdict(self.gates)
             fitted = steps(step, {"gates": gates, "model": head_key(self.head)}, lambda: self._track(source)[1])
@@ -73,9 +85,21 @@ class Preparation:
         detect.save(self.work / source.key, found)
         return {"frames": len(found.landmarks), "seen": int(found.landmarks.valid.sum())}
 
+    def _coefficients(self, source: Source) -> dict[str, Any]:
+        folder = self.work / source.key
+        seen = detect.load(folder).landmarks
+        coeffs = detect.find_coefficients(source, seen, load_deep3d(self.network))
+        part = folder / "coefficients.part.npz"
+        np.savez(part, coeffs=coeffs)
+        part.replace(folder / COEFFICIENTS)
+        return {"frames": int(seen.valid.sum())}
+
     def _track(self, source: Source) -> tuple[list[Take], dict[str, Any]]:
         """Done again by `_align`: the fit gives the same numbers and takes a hundredth of aligning (docs/data.md)."""
         found = detect.load(self.work / source.key)
+        if self.network is not None:
+            coeffs = read_npz(self.work / source.key / COEFFICIENTS, ("coeffs",), "coefficients")["coeffs"]
+            found = dataclasses.replace(found, coeffs=coeffs)
         takes, reasons = fit_takes(found, self.head.load(), self.gates, source.video)
         if not takes:
             raise UserError(f"{source.path}: {'; '.join(reasons)}")

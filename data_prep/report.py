@@ -87,7 +87,8 @@ def _histograms(dataset: Dataset, split: str) -> str:
     figures = [_histogram("yaw, degrees", yaw, (-90, 90)), _histogram("pitch, degrees", pitch, (-45, 45))]
     names = dataset.metadata.get("exp_names", [])
     busiest = np.argsort(-beta.std(axis=0))[:8]
-    figures += [_histogram(names[k] if names else str(k), beta[:, k], (0, 1)) for k in sorted(busiest)]
+    limits = (0, 1) if beta.min(initial=0) >= 0 else (-3, 3)  # weights of shapes, or standardised coefficients
+    figures += [_histogram(names[k] if names else str(k), beta[:, k], limits) for k in sorted(busiest)]
     return "".join(figures)
 
 

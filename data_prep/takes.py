@@ -80,7 +80,8 @@ def fit_takes(detection: Detection, model: MorphableModel, gates: Gates, video: 
         if len(rows) < needed:
             reasons.append(f"{where}: {len(rows)} frames, a take needs {needed}")
             continue
-        track = fit_clip(model, _rows(detection.landmarks, rows), where)
+        coeffs = None if detection.coeffs is None else detection.coeffs[rows]
+        track = fit_clip(model, _rows(detection.landmarks, rows), where, coeffs=coeffs)
         keep, why = judge(track, _eye_distance(detection.landmarks.points68()[rows]), detection.sharpness[rows], gates)
         if keep.sum() < needed:
             reasons.append(f"{where}: {why}" if not keep.any() else f"{where}: only {keep.sum()} frames pass ({why})")

@@ -125,10 +125,18 @@ def _module(cls: Any, name: str, **fields: Any) -> Any:
 
 
 def coefficient_counts(config: ConfigDict, metadata: Mapping[str, Any] | None = None) -> tuple[int, int]:
-    """(number of alpha, number of beta): the data set's, which must agree with the config where that names them."""
+    """(number of alpha, number of beta): the data set's, which must agree with the config where that names them.
+
+    Raises UserError where they do not, or where the data set's coefficients are of another head than the config's.
+    """
     wanted = (config.model.id_coeffs, config.model.exp_coeffs)
     if metadata is None:
         return wanted
+    if metadata["head"] != config.data.head:
+        raise UserError(
+            f"config.data.head is {config.data.head}, but the data set's coefficients are of the head "
+            f"{metadata['head']}: give --config.data.head={metadata['head']}, or another --config.data.path"
+        )
     found = (metadata["n_id"], metadata["n_exp"])
     for name, want, have in zip(("id_coeffs", "exp_coeffs"), wanted, found, strict=True):
         if want and want != have:
