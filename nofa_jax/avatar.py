@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 from nofa_jax import build
 from nofa_jax.errors import UserError
-from nofa_jax.face3d.crop import RADIUS, apply_crop
+from nofa_jax.face3d.crop import FRAMINGS, RADIUS, Framing, apply_crop, to_crop
 from nofa_jax.face3d.landmarker import find_landmarker
 from nofa_jax.face3d.matte import cut_out
 from nofa_jax.face3d.model import MorphableModel
@@ -50,6 +50,7 @@ class Avatar:
     head: MorphableModel
     volume: Volume
     photo: Frame  # the aligned crop that the model sees, with the fitted alpha, beta and camera; leading axis 1
+    place: tuple[float, float]  # where the crop's middle, the head's, lies in the photo: fractions, x right, y down
 
     @classmethod
     def from_image(
@@ -78,10 +79,19 @@ class Avatar:
           UserError: unreadable photo, no face, no landmarker, no run in workdir.
         """
         head = build.morphable_model(read_config(workdir))
-        source = photo_frame(photo, read_config(workdir), head, landmarker, face, keep_background)
+        pixels, tracked = find_head(photo, head, landmarker, face)
+        source = frame_of(pixels, tracked, read_config(workdir), head, keep_background)
         config, model, variables = build.load(workdir, step)
         volume = _volume(model, True, variables, source.image)
-        avatar = cls(config=config, model=model, variables=variables, head=head, volume=volume, photo=source)
+        avatar = cls(
+            config=config,
+            model=model,
+            variables=variables,
+            head=head,
+            volume=volume,
+            photo=source,
+            place=_place(pixels, tracked),
+        )
         return avatar.finetuned(finetune_steps)
 
     def finetuned(self, steps: int | None = None) -> "Avatar":
@@ -176,6 +186,7 @@ class Avatar:
         *,
         landmarker: str | Path | None = None,
         track_file: str | Path | None = None,
+        framing: str = "auto",
         grid: bool = False,
         face: int | None = None,
     ) -> int:
@@ -183,13 +194,29 @@ class Avatar:
 
         H.264 with the driver's frame times and sound. Frames are read, rendered and written one after the other; what
         is kept for each is its landmarks. Frames in which the driver's face is lost are filled as documented at
-        face3d.track.Track. `grid` puts source | driver | avatar side by side. Of several people one drives: the
-        largest in the first frame that shows any, or the `face`-th from the left. Raises UserError for an unreadable
-        video, one without a face, or an unwritable `out`.
+        face3d.track.Track. `framing` is one of FRAMINGS, see the method of that name. `grid` puts source | driver |
+        avatar side by side. Of several people one drives: the largest in the first frame that shows any, or the
+        `face`-th from the left. Raises UserError for an unreadable video, one without a face, or an unwritable `out`.
         """
         reader = VideoReader(driving)
         writer = VideoWriter(out, reader.info.rate, reader.info)  # complains at once about an unwritable name
-        return self.drive(reader, track_clip(reader, self.head, landmarker, track_file, face=face), writer, grid)
+        tracked = track_clip(reader, self.head, landmarker, track_file, self.framing(framing, reader), face=face)
+        return self.drive(reader, tracked, writer, grid)
+
+    def framing(self, name: str, reader: VideoReader) -> Framing:
+        """How the driver's motion in its picture becomes the avatar's in its own; docs/conventions.md.
+
+        "fixed": within a square around the driver's median place, which the head may leave. "follow": the square
+        follows slowly. "auto": fixed while the head stays in it, else following. "source": fixed, and the avatar's head
+        is off the middle by as much as the driver's is off the place that the photo's head has in the photo (the
+        paper's offset of key points; for a photo and a video that are framed alike).
+        """
+        if name not in FRAMINGS:
+            raise UserError(f"unknown framing {name!r}; there are {', '.join(FRAMINGS)}")
+        if name == "source":
+            x, y = self.place
+            return Framing(follow=False, centre=(x * reader.info.width, y * reader.info.height))
+        return Framing({"auto": None, "fixed": False, "follow": True}[name])
 
     def drive(self, reader: VideoReader, tracked: Track, writer: VideoWriter, grid: bool = False) -> int:
         """`reenact` from the driver's track on."""
@@ -284,26 +311,39 @@ def camera_for_pose(yaw: float, pitch: float, roll: float) -> Float[np.ndarray, 
     return cam2world_of((OPENCV_AXES @ rotation)[None], np.array([[0.0, 0.0, RADIUS]]))[0].astype(np.float32)
 
 
-def photo_frame(
+def find_head(
     photo: str | Path | UInt8[np.ndarray, "h w 3"],
-    config: ConfigDict,
     head: MorphableModel,
     landmarker: str | Path | None = None,
     face: int | None = None,
-    keep_background: bool = False,
-) -> Frame:
-    """The photo as the model of `config` sees it: aligned, fitted, cut out; leading axis 1. As `Avatar.from_image`."""
+) -> tuple[UInt8[np.ndarray, "h w 3"], Track]:
+    """The photo's pixels and the head in it. As `Avatar.from_image`."""
     name = str(photo) if not isinstance(photo, np.ndarray) else "photo"
     pixels = load_photo(photo) if not isinstance(photo, np.ndarray) else photo
     find_landmarker(landmarker)
-    tracked = track_photo(pixels, head, landmarker, face, name=name)
+    return pixels, track_photo(pixels, head, landmarker, face, name=name)
+
+
+def frame_of(
+    pixels: UInt8[np.ndarray, "h w 3"],
+    tracked: Track,
+    config: ConfigDict,
+    head: MorphableModel,
+    keep_background: bool = False,
+) -> Frame:
+    """The photo as the model of `config` sees it: aligned, fitted, cut out; leading axis 1."""
     size = config.model.output_size
     if not config.model.renderer.white_back or keep_background:
         return _source_frame(apply_crop(pixels, tracked.crop[0], size), np.ones((size, size)), tracked)
     matte = cut_out(pixels, tracked, head, size)
     if not matte.plausible:
-        log(f"{name}: the outline of the hair was not found; the fitted head's own outline is used")
+        log("the outline of the photo's hair was not found; the fitted head's own outline is used")
     return _source_frame(matte.image, matte.mask, tracked)
+
+
+def _place(pixels: UInt8[np.ndarray, "h w 3"], tracked: Track) -> tuple[float, float]:
+    x, y = to_crop(np.array([[0.5, 0.5]]), np.linalg.inv(tracked.crop[0]))[0]
+    return float(x / pixels.shape[1]), float(y / pixels.shape[0])
 
 
 def _source_frame(crop: UInt8[np.ndarray, "s s 3"], mask: Float[np.ndarray, "s s"], tracked: Track) -> Frame:

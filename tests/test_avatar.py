@@ -1,5 +1,7 @@
 """Avatar: from a photo to pictures, with a random model and a rendered head in place of a person."""
 
+import dataclasses
+from fractions import Fraction
 from pathlib import Path
 
 import jax
@@ -10,14 +12,16 @@ from nofa_jax import avatar as avatar_module
 from nofa_jax import build
 from nofa_jax.avatar import BATCH, Avatar, camera_for_pose
 from nofa_jax.errors import UserError
+from nofa_jax.face3d.crop import FRAMINGS, Framing
 from nofa_jax.face3d.model import load_morphable_model
 from nofa_jax.face3d.pose import rotation_angle_deg
 from nofa_jax.face3d.scene import project
-from nofa_jax.face3d.track import fit_photo, intrinsics
+from nofa_jax.face3d.track import fit_clip, fit_photo, intrinsics
 from nofa_jax.media.video import VideoReader
+from nofa_jax.media.video_writer import VideoWriter
 from nofa_jax.train.finetune import Finetuned
 from tests.quick import fast_compile
-from tests.tiny_run import Clip, render_clip, save_tiny_run
+from tests.tiny_run import SIZE, Clip, render_clip, save_tiny_run
 
 
 @pytest.fixture(scope="module")
@@ -168,3 +172,20 @@ def test_a_folder_without_a_run(tmp_path: Path, clip: Clip, monkeypatch: pytest.
     monkeypatch.setattr(avatar_module, "find_landmarker", lambda path: path)
     with pytest.raises(UserError, match="is not a training run"):
         Avatar.from_image(clip.images[0], tmp_path)
+
+
+def test_the_drivers_place_against_the_photos_moves_the_head(avatar: Avatar, clip: Clip, tmp_path: Path) -> None:
+    """Sec. 4.1, "Modeling Head Translation": the same head in a video of twice the size, moved by known pixels."""
+    with VideoWriter(tmp_path / "a.mp4", Fraction(25)) as writer:
+        writer.write(np.kron(clip.images[0], np.ones((2, 2, 1), np.uint8)))
+    reader = VideoReader(tmp_path / "a.mp4")
+    square = avatar.framing("source", reader)
+    for shift in ((0.0, 0.0), (40.0, -16.0)):
+        seen = dataclasses.replace(clip, points=2 * clip.points + shift).landmark_track(size=2 * SIZE)
+        with fast_compile():
+            track = fit_clip(avatar.head, seen, framing=square)
+        points = avatar.head.landmarks(track.id_coeff, track.exp_coeff[0])
+        moved = project(points, track.cam2world[0], track.intrinsics[0]) - np.asarray(avatar.photo.landmarks[0])
+        side = 1 / track.crop[0, 0, 0]
+        np.testing.assert_allclose(side * np.median(moved, axis=0), shift, atol=0.01 * side)
+    assert [avatar.framing(name, reader) for name in FRAMINGS[:3]] == [Framing(None), Framing(False), Framing(True)]

@@ -79,17 +79,23 @@ class Clip:
         return path
 
     def write_track(self, path: Path, rate: Fraction = Fraction(25), lost: tuple[int, ...] = ()) -> Path:
+        save_track(path, self.landmark_track(rate, lost))
+        return path
+
+    def landmark_track(
+        self, rate: Fraction = Fraction(25), lost: tuple[int, ...] = (), size: int = SIZE
+    ) -> LandmarkTrack:
+        """What a detector would have seen in pictures of size² pixels."""
         frames = len(self.images)
         landmarks = np.full((frames, 478, 3), 0.5, np.float32)
-        landmarks[:, list(MEDIAPIPE_68), :2] = self.points / SIZE
+        landmarks[:, list(MEDIAPIPE_68), :2] = self.points / size
         scores = np.zeros((frames, 52), np.float32)
         matrix = np.tile(np.eye(4, dtype=np.float32), (frames, 1, 1))
         valid = ~np.isin(np.arange(frames), lost)
         for array in (landmarks, scores, matrix):
             array[~valid] = np.nan
         times = np.array([float(i / rate) for i in range(frames)])
-        save_track(path, LandmarkTrack(landmarks, scores, matrix, valid, times, SIZE, SIZE, float(rate)))
-        return path
+        return LandmarkTrack(landmarks, scores, matrix, valid, times, size, size, float(rate))
 
 
 def render_clip(frames: int, seed: int = 1) -> Clip:

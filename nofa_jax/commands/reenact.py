@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from nofa_jax.errors import UserError
+from nofa_jax.face3d.crop import FRAMINGS
 
 if TYPE_CHECKING:
     from nofa_jax.avatar import Avatar
@@ -31,6 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="which person of the video drives, from the left in the first frame that shows one; default the largest",
     )
     parser.add_argument("--track", metavar="NPZ", help="precomputed landmark track of the video, instead of detecting")
+    parser.add_argument(
+        "--framing",
+        default="auto",
+        choices=FRAMINGS,
+        help="what moves the avatar's head in its picture: the driver's place in a fixed square, in one that follows, "
+        "fixed while that serves (auto, default), or against the source's place in the photo; docs/conventions.md",
+    )
     parser.add_argument("--out", required=True, metavar="MP4", help="video to write")
     parser.add_argument("--grid", action="store_true", help="show source | driver | avatar side by side")
     parser.add_argument("--sheet", metavar="PNG", help="also write a picture of some frames of the video")
@@ -85,7 +93,8 @@ def run(args: argparse.Namespace) -> None:
     if args.sheet and not args.sheet.lower().endswith(".png"):
         raise UserError(f"--sheet={args.sheet}: the picture is a PNG file, give it a name ending in .png")
     avatar = make_avatar(args)
-    tracked = track_clip(reader, avatar.head, args.landmarker, args.track, face=args.driving_face)
+    framing = avatar.framing(args.framing, reader)
+    tracked = track_clip(reader, avatar.head, args.landmarker, args.track, framing, face=args.driving_face)
     frames = avatar.finetuned(args.finetune_steps).drive(reader, tracked, writer, args.grid)
     log(f"wrote {args.out}: {frames} frames")
     if args.sheet:

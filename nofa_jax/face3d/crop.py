@@ -9,6 +9,7 @@ A crop is a 3x3 matrix from picture pixels to crop fractions: (x, y, 1) -> (u, v
 right, pixel centres at halves. It is a similarity, hence invertible: results can be pasted back.
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,6 +24,24 @@ RADIUS = 2.7  # distance of EG3D's camera from the origin
 FOLLOW_SIGMA = 0.5  # seconds of Gaussian smoothing of a crop that follows
 FIXED_OFFSET = 0.15  # a fixed crop serves while the head stays within this many crop sizes of the middle ...
 FIXED_SCALE = 1.2  # ... and its size within this factor of the median
+
+
+@dataclasses.dataclass(frozen=True)
+class Framing:
+    """How the crops of a clip lie.
+
+    follow=False: one crop of the median size, in which the head moves freely (paper Sec. 4.1, "Modeling Head
+    Translation"); its middle is at the head's median place, or at `centre`. follow=True: place and size follow the head
+    through a Gaussian of FOLLOW_SIGMA, so quick motion stays visible and wandering does not leave the frame. None:
+    fixed if the head stays near the middle (FIXED_OFFSET, FIXED_SCALE), else following.
+    """
+
+    follow: bool | None = None
+    centre: tuple[float, float] | None = None  # pixels of the clip's pictures; of a fixed crop
+
+
+AUTO = Framing()
+FRAMINGS = ("auto", "fixed", "follow", "source")  # by name, see Avatar.framing
 
 
 def photo_crop(
@@ -41,13 +60,13 @@ def clip_crops(
     valid: Bool[np.ndarray, " f"],
     timestamps: Float[np.ndarray, " f"],
     template: Float[np.ndarray, "68 3"],
-    follow: bool | None = None,
+    framing: Framing = AUTO,
 ) -> Float[np.ndarray, "f 3 3"]:
     """Crops of a clip from its landmarks in pixels; see `crops_around`."""
     if not valid.any():
         raise ValueError("clip_crops needs at least one frame with a face")
     pose = _pose(points[valid], template)
-    return crops_around(pose.origin, _crop_size(pose, template), valid, timestamps, follow)
+    return crops_around(pose.origin, _crop_size(pose, template), valid, timestamps, framing)
 
 
 def crops_around(
@@ -55,21 +74,19 @@ def crops_around(
     size: Float[np.ndarray, " v"],
     valid: Bool[np.ndarray, " f"],
     timestamps: Float[np.ndarray, " f"],
-    follow: bool | None = None,
+    framing: Framing = AUTO,
 ) -> Float[np.ndarray, "f 3 3"]:
     """Crops of a clip whose v valid frames have their own crops at `centre`, with side `size`, in pixels; roll is kept.
 
-    follow=False: one crop, at the median place and size, in which the head moves freely (paper Sec. 4.1, "Modeling
-    Head Translation"). follow=True: place and size follow the head through a Gaussian of FOLLOW_SIGMA, so quick motion
-    stays visible and wandering does not leave the frame. None: fixed if the head stays near the middle (FIXED_OFFSET,
-    FIXED_SCALE), else following. Frames without a face take the crop between their neighbours'.
+    Frames without a face take the crop between their neighbours'.
     """
-    middle, typical = np.median(centre, axis=0), np.median(size)
+    middle, typical, follow = np.median(centre, axis=0), np.median(size), framing.follow
     if follow is None:
         offset = np.abs(centre - middle).max() / typical
         follow = bool(offset > FIXED_OFFSET or np.abs(np.log(size / typical)).max() > np.log(FIXED_SCALE))
     frames = len(valid)
     if not follow:
+        middle = middle if framing.centre is None else np.array(framing.centre)
         centre, size = np.tile(middle, (frames, 1)), np.full(frames, typical)
     else:
         path = np.concatenate([centre, np.log(size)[:, None]], axis=1)

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.calibration import calibration_for
-from nofa_jax.face3d.crop import FOCAL, clip_crops, crops_around, photo_crop, to_crop
+from nofa_jax.face3d.crop import AUTO, FOCAL, Framing, clip_crops, crops_around, photo_crop, to_crop
 from nofa_jax.face3d.deep3d import find_cuts, fit_coefficients, five_points, load_deep3d
 from nofa_jax.face3d.fit import FitOptions, FitResult, fit_landmarks
 from nofa_jax.face3d.follow import landmark_track, track_video
@@ -100,7 +100,7 @@ def track_clip(
     model: MorphableModel,
     landmarker: str | Path | None = None,
     track_file: str | Path | None = None,
-    follow: bool | None = None,
+    framing: Framing = AUTO,
     options: FitOptions | None = None,
     face: int | None = None,
     network: str | Path | None = None,
@@ -108,7 +108,7 @@ def track_clip(
     """Tracks a clip frame by frame, with the landmarker or from a precomputed track file.
 
     Args:
-        follow: see crop.py.
+        framing: where the head may move, see crop.py.
         face: of several, which person is followed (follow.py): the K-th from the left in the first frame that shows
             one; None: the largest.
         network: Deep3DFaceRecon's file, for the Basel model; default where `nofa weights` looks for it.
@@ -125,7 +125,7 @@ def track_clip(
     if recon is not None and seen.valid.any():
         pictures = (frame.image for frame in show_progress(reader, len(seen), "coefficients"))
         coeffs = recon.coefficients(faces_of(seen, pictures))
-    return fit_clip(model, seen, str(track_file or reader.path), follow, options, coeffs)
+    return fit_clip(model, seen, str(track_file or reader.path), framing, options, coeffs)
 
 
 def tracker_of(model: MorphableModel) -> str:
@@ -157,7 +157,7 @@ def fit_clip(
     model: MorphableModel,
     seen: LandmarkTrack,
     name: str = "clip",
-    follow: bool | None = None,
+    framing: Framing = AUTO,
     options: FitOptions | None = None,
     coeffs: Float[np.ndarray, "v 257"] | None = None,
 ) -> Track:
@@ -172,10 +172,10 @@ def fit_clip(
     points = seen.points68()
     if coeffs is not None:
         cuts = find_cuts(five_points(seen.landmarks[valid], seen.width, seen.height), seen.width, seen.height)
-        crop = crops_around(cuts.centre, cuts.side, valid, seen.timestamps, follow)
+        crop = crops_around(cuts.centre, cuts.side, valid, seen.timestamps, framing)
         fit = fit_coefficients(model, coeffs, cuts, crop[valid])
         return _track(fit, to_crop(points, crop), valid, crop, seen.timestamps)
-    crop = clip_crops(points, valid, seen.timestamps, _template(model), follow)
+    crop = clip_crops(points, valid, seen.timestamps, _template(model), framing)
     inside = to_crop(points, crop)
     times, scores = seen.timestamps[valid], seen.blendshapes[valid]
     fit = fit_landmarks(model, inside[valid], times, scores, calibration=calibration_for(model), options=options)

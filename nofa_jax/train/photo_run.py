@@ -63,10 +63,10 @@ def _person(config: ConfigDict) -> tuple[Views, tuple[int, int]]:
     """The photo, other frames of that person where there are any, and the numbers of coefficients."""
     photo = config.photo
     if photo.file:
-        from nofa_jax.avatar import photo_frame
+        from nofa_jax.avatar import find_head, frame_of
 
         head = build.morphable_model(config)
-        source = photo_frame(photo.file, config, head)
+        source = frame_of(*find_head(photo.file, head), config, head)
         none = rows_of(source, np.zeros(0, np.int64))
         return Views(0, source, none), build.coefficient_counts(
             config, {"n_id": head.num_id, "n_exp": head.num_exp, "head": head.name}

@@ -10,7 +10,7 @@ from nofa_jax.errors import UserError
 from nofa_jax.face3d.alignment import DEEP3D, STANDARD_FACE, align
 from nofa_jax.face3d.bfm_head import bfm_head, load_bfm_head
 from nofa_jax.face3d.camera_label import camera_label
-from nofa_jax.face3d.crop import to_crop
+from nofa_jax.face3d.crop import Framing, to_crop
 from nofa_jax.face3d.deep3d import BATCH, Deep3D, five_points, load_deep3d
 from nofa_jax.face3d.landmarker import Face, detect_photo
 from nofa_jax.face3d.landmarks import LandmarkTrack, save_track
@@ -92,7 +92,7 @@ def test_a_clip_moves_as_its_head_does(head: MorphableModel, follow: bool) -> No
     path = np.linspace(0, 1, frames)[:, None] * np.array([40.0, 12.0])
     zoom = np.linspace(1.0, 1.1, frames)
     seen = as_seen(in_picture(coeffs, np.array([250.0, 220.0]) + path, zoom), SIZE)
-    track = fit_clip(head, seen, coeffs=coeffs, follow=follow)
+    track = fit_clip(head, seen, coeffs=coeffs, framing=Framing(follow))
     found, wanted = projected(track, head), truth(coeffs, seen)
     # A moved camera sees the face from a little aside, a moved picture does not: near points shift by more.
     assert np.abs(found - wanted)[:, 17:].max() < 1.0

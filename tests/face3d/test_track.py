@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from nofa_jax.errors import UserError
-from nofa_jax.face3d.crop import apply_crop
+from nofa_jax.face3d import scene
+from nofa_jax.face3d.crop import Framing, apply_crop
 from nofa_jax.face3d.landmarks import LandmarkTrack, load_track, save_track
 from nofa_jax.face3d.mediapipe import MEDIAPIPE_68, MEDIAPIPE_BLENDSHAPES
 from nofa_jax.face3d.model import MorphableModel, load_morphable_model
@@ -158,6 +159,27 @@ def made_up(valid: np.ndarray) -> LandmarkTrack:
     for array in (landmarks, scores, matrix):
         array[~valid] = np.nan
     return LandmarkTrack(landmarks, scores, matrix, valid, np.arange(frames) / 25, 512, 512, 25.0)
+
+
+def test_the_head_moves_in_a_fixed_crop_and_stays_in_one_that_follows() -> None:
+    """Sec. 4.1, "Modeling Head Translation": the projections move by the pixels that the driver's head moves."""
+    frames, move = 48, np.array([150.0, -60.0])
+    still = made_up(np.ones(frames, bool))
+    landmarks = still.landmarks.copy()
+    landmarks[..., :2] += np.linspace(0, 1, frames)[:, None, None] * move / 512
+    moved = dataclasses.replace(still, landmarks=landmarks)
+    places = {}
+    for name, seen, follow in (("still", still, False), ("fixed", moved, False), ("follow", moved, True)):
+        track = fit_clip(head(), seen, framing=Framing(follow))
+        points = head().landmarks(track.id_coeff, track.exp_coeff)
+        inside = np.array([scene.project(*row) for row in zip(points, track.cam2world, track.intrinsics, strict=True)])
+        places[name] = np.median(inside, axis=1) / track.crop[:, :1, 0]  # pixels
+        if name == "fixed":
+            assert np.ptp(track.crop, axis=0).max() == 0
+    path = places["fixed"] - places["still"]
+    np.testing.assert_allclose(path[-1] - path[0], move, atol=3.0)
+    path = places["follow"] - places["still"]
+    assert np.abs(path[30] - path[18]).max() < 0.1 * np.abs(move).max()  # away from the ends
 
 
 def test_gaps_are_filled_as_documented() -> None:
