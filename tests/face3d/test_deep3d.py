@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nofa_jax.avatar import frame_of
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.alignment import DEEP3D, STANDARD_FACE, align
 from nofa_jax.face3d.bfm_head import bfm_head, load_bfm_head
@@ -35,6 +36,7 @@ from tests.face3d.deep3d_fakes import (
     plain_picture,
 )
 from tests.face3d.test_track import check_dtypes
+from tests.fakes import tiny_config
 from tests.shared import shared_path
 
 SIZE = (640, 480)
@@ -200,6 +202,9 @@ def test_a_photo_and_a_clip_go_through_the_whole_chain(
     monkeypatch.setattr("nofa_jax.face3d.track.detect_photo", lambda *unused: face)
     photo = track_photo(plain_picture(3, (160, 160)), head)
     np.testing.assert_array_equal(photo.exp_coeff[0], answers[3, 80:144])
+    frame = frame_of(plain_picture(3, (160, 160)), photo, tiny_config(), head)  # what an avatar is made from
+    assert (frame.id_coeff.shape, frame.exp_coeff.shape) == ((1, 80), (1, 64))
+    assert 0.2 < np.asarray(frame.mask).mean() < 0.8
 
 
 @pytest.mark.slow
