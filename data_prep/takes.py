@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from data_prep.detect import Detection
+from nofa_jax.data.check import MAX_COEFF
 from nofa_jax.face3d.fit import GAP
 from nofa_jax.face3d.landmarks import LandmarkTrack
 from nofa_jax.face3d.model import MorphableModel
@@ -100,6 +101,8 @@ def judge(
         f"sharpness below {gates.min_sharpness:g}": ~(sharpness >= gates.min_sharpness),
         f"turned aside by more than {gates.max_yaw:g} degrees": np.abs(yaw) > gates.max_yaw,
         f"looking up or down by more than {gates.max_pitch:g} degrees": np.abs(pitch) > gates.max_pitch,
+        f"coefficients beyond {MAX_COEFF:g}": ~(np.abs(track.exp_coeff).max(axis=1) <= MAX_COEFF)
+        | ~(np.abs(track.id_coeff).max() <= MAX_COEFF),
         f"the fit is off by more than {gates.max_error:g} eye distances": ~(track.error <= gates.max_error),
     }
     counts = sorted(((int(bad.sum()), name) for name, bad in fails.items() if bad.any()), reverse=True)

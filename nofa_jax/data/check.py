@@ -24,6 +24,7 @@ from nofa_jax.progress import track
 ROTATION_TOLERANCE = 1e-4  # of R Rᵀ - 1: float32 rounding of a product of rotations stays below 1e-6
 LANDMARK_RANGE = (-0.5, 1.5)  # fractions of the image: a turned jaw may leave it, a wrong unit is far outside
 MAX_GAZE = np.pi / 2  # radians that an eye may be turned
+MAX_COEFF = 10.0  # of standardised coefficients and weights of shapes
 NEAR, FAR = 1.0, 6.0  # world units between which a head's depth must lie
 
 
@@ -79,13 +80,12 @@ def _camera_problems(record: dict[str, Any]) -> list[str]:
 
 def _content_problems(record: dict[str, Any]) -> list[str]:
     problems = []
-    if record["exp_coeff"].min(initial=0) < -10 or record["exp_coeff"].max(initial=0) > 10:
-        problems.append("exp_coeff is out of range")
+    for name in ("exp_coeff", "id_coeff"):
+        if np.abs(record[name]).max(initial=0) > MAX_COEFF:
+            problems.append(f"{name} is out of range")
     for name in ("source", "licence"):
         if not record[name].strip():
             problems.append(f"its {name} is not named")
-    if np.abs(record["id_coeff"]).max(initial=0) > 10:
-        problems.append("id_coeff is out of range")
     low, high = LANDMARK_RANGE
     if record["landmarks"].min() < low or record["landmarks"].max() > high:
         problems.append("landmarks are not fractions of the image size")

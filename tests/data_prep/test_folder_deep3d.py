@@ -94,6 +94,13 @@ def test_gates_hold_for_this_tracker_too(media: Path, tmp_path: Path) -> None:
         run(command(media, tmp_path / "set", "--max_error=0.001"))
 
 
+def test_a_face_that_the_network_makes_nothing_of_is_left_out(media: Path, tmp_path: Path, network: Deep3D) -> None:
+    """Such a record would fail the check of the whole set."""
+    network.variables[:, 80] = 11
+    with pytest.raises(UserError, match="coefficients beyond 10 "):
+        run(command(media, tmp_path / "set", "--max_error=1"))
+
+
 def test_heads_and_trackers_that_do_not_fit(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for options, reason in (
         (["--tracker=deep3d", "--head=ict"], "--tracker=deep3d does not give --head=ict's coefficients.*--head=bfm"),
