@@ -4,7 +4,8 @@
     python train.py --config=configs/general.py:small --workdir=runs/small    128 pixels, embedded heads
 
 Paper: 512² images, batch 16, Adam 1e-4, 250,000 steps on CelebV-HQ; all three stages took 4 days on 8 V100 (Sec. 4.1).
-Needs, at the paper's size: a packed CelebV-HQ (config.data.path) and ported EG3D, IR-SE50 (ArcFace), LPIPS.
+Needs, at the paper's size: CelebV-HQ packed with `python -m data_prep folder … --layout=celebvhq --tracker=deep3d
+--size=512` (config.data.path) and ported EG3D, IR-SE50 (ArcFace), LPIPS.
 `small` needs nothing: it makes its data.
 """
 
