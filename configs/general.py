@@ -27,6 +27,7 @@ def get_config(size: str = "paper") -> ConfigDict:
     config.data = ConfigDict()
     config.data.path = ""  # a packed data set; empty: made from the embedded heads as described below
     config.data.head = "bfm"  # the morphable model behind alpha and beta: bfm, procedural, ict
+    config.data.tracker = ""  # landmarks or deep3d; empty: deep3d with bfm, else landmarks
     config.data.ict = ""  # with head=ict: folder or npz of ICT FaceKit
     config.data.identities = 0  # the next ones describe the embedded heads to make when path is empty
     config.data.frames = 0

@@ -151,7 +151,7 @@ def run(args: argparse.Namespace) -> int:
         landmarker=str(landmarker),
         head=head,
         size=args.size,
-        background=args.background or ("white" if network is None else "keep"),
+        background=args.background or ("keep" if head.head == "bfm" else "white"),
         image_coding=args.image_coding,
         licence=args.licence,
         every=args.every,

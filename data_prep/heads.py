@@ -22,13 +22,14 @@ _IDENTITY, _MOTION = 0, 1  # streams of random numbers: a person looks the same 
 
 @dataclass(frozen=True)
 class HeadFile:
-    """A morphable model by name, and where its file lies if it has one."""
+    """A morphable model by name, where its file lies if it has one, and by which tracker it is fitted."""
 
     head: str
     path: str | None
+    tracker: str = ""  # see face3d.model.tracker_for
 
     def load(self) -> MorphableModel:
-        return load_morphable_model(self.head, self.path)
+        return load_morphable_model(self.head, self.path, self.tracker)
 
     def files(self) -> list[Path]:
         """The files whose bytes decide what the model is."""

@@ -18,7 +18,6 @@ from nofa_jax.data.check import check_dataset
 from nofa_jax.data.records import OPTIONAL_FIELDS
 from nofa_jax.data.writer import write_dataset
 from nofa_jax.errors import UserError
-from nofa_jax.face3d.track import tracker_of
 from nofa_jax.progress import log
 
 HELD_OUT_TIME = 0.2  # with --split=time: the end of each video, half val, half test
@@ -109,7 +108,7 @@ def pack(
     metadata = {
         "size": preparation.size,
         "head": preparation.head.head,
-        "tracker": tracker_of(model),
+        "tracker": model.tracker,
         "exp_names": list(model.exp_names),
         "background": preparation.background,
         "depth": "unknown",

@@ -17,6 +17,7 @@ from nofa_jax import compile_cache
 from nofa_jax.data import coding as images
 from nofa_jax.errors import UserError
 from nofa_jax.face3d.deep3d import load_deep3d
+from nofa_jax.face3d.model import tracker_for
 from nofa_jax.face3d.npz import read_npz
 
 COEFFICIENTS = "coefficients.npz"
@@ -25,8 +26,9 @@ VERSION = 2  # of the steps; raised when the same settings give other results
 
 @functools.cache
 def head_key(head: HeadFile) -> list[str]:
-    """What decides the morphable model: its name and the hash of its file."""
-    return [head.head, *(content_hash(path) for path in head.files())]
+    """What decides the model and its coefficients: its name, the hash of its file, the tracker if not the usual one."""
+    chosen = [head.tracker] if head.tracker not in ("", tracker_for(head.head)) else []
+    return [head.head, *(content_hash(path) for path in head.files()), *chosen]
 
 
 @functools.cache

@@ -3,10 +3,8 @@
 import argparse
 
 from data_prep.heads import HeadFile
-from nofa_jax.errors import UserError
 from nofa_jax.face3d.deep3d import load_deep3d
-from nofa_jax.face3d.model import DRAWN_HEADS, HEADS
-from nofa_jax.face3d.track import TRACKERS
+from nofa_jax.face3d.model import HEADS, TRACKERS, tracker_for
 from nofa_jax.weights import find_file
 
 
@@ -15,7 +13,7 @@ def add_tracker_arguments(parser: argparse.ArgumentParser) -> None:
         "--tracker",
         choices=TRACKERS,
         help="landmarks: a morphable model fitted to MediaPipe's landmarks; deep3d: the paper's, Deep3DFaceRecon's "
-        "network and the Basel Face Model (default landmarks; deep3d with --head=bfm)",
+        "network, which gives the Basel Face Model's coefficients (default landmarks; deep3d with --head=bfm)",
     )
     parser.add_argument("--head", choices=HEADS, help="morphable model (default procedural; bfm with --tracker=deep3d)")
     parser.add_argument("--ict", metavar="PATH", help="ICT FaceKit file or its folder, for --head=ict")
@@ -31,16 +29,13 @@ def chosen_tracker(args: argparse.Namespace) -> tuple[HeadFile, str | None]:
     Raises:
       UserError: a head that the tracker cannot do, or files that are missing or bad.
     """
-    tracker = args.tracker or ("deep3d" if args.head == "bfm" else "landmarks")
-    head = args.head or ("bfm" if tracker == "deep3d" else "procedural")
-    if (tracker == "deep3d") != (head == "bfm"):
-        fits = "bfm" if tracker == "deep3d" else " or ".join(DRAWN_HEADS)
-        raise UserError(f"--tracker={tracker} does not give --head={head}'s coefficients; it takes --head={fits}")
-    if tracker == "landmarks":
-        file = HeadFile(head, args.ict if head == "ict" else None)
-        file.load()
-        return file, None
-    file, network = HeadFile(head, str(find_file("bfm", args.bfm))), str(find_file("deep3d", args.deep3d))
+    head = args.head or ("bfm" if args.tracker == "deep3d" else "procedural")
+    tracker = tracker_for(head, args.tracker or "")
+    path = {"ict": args.ict, "bfm": args.bfm}.get(head)
+    file = HeadFile(head, str(find_file("bfm", path)) if head == "bfm" else path, tracker)
     file.load()
+    if tracker == "landmarks":
+        return file, None
+    network = str(find_file("deep3d", args.deep3d))
     load_deep3d(network)
     return file, network

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from nofa_jax.data.records import Dataset, open_dataset
 from nofa_jax.errors import UserError
-from nofa_jax.face3d.model import MorphableModel, load_morphable_model
+from nofa_jax.face3d.model import MorphableModel, load_morphable_model, tracker_for
 from nofa_jax.models.compensation import Compensation
 from nofa_jax.models.deformation import Deformation
 from nofa_jax.models.encoder import Encoder
@@ -127,7 +127,8 @@ def _module(cls: Any, name: str, **fields: Any) -> Any:
 def coefficient_counts(config: ConfigDict, metadata: Mapping[str, Any] | None = None) -> tuple[int, int]:
     """(number of alpha, number of beta): the data set's, which must agree with the config where that names them.
 
-    Raises UserError where they do not, or where the data set's coefficients are of another head than the config's.
+    Raises UserError where they do not, or where the data set's coefficients are of another head or tracker than the
+    config's.
     """
     wanted = (config.model.id_coeffs, config.model.exp_coeffs)
     if metadata is None:
@@ -136,6 +137,12 @@ def coefficient_counts(config: ConfigDict, metadata: Mapping[str, Any] | None = 
         raise UserError(
             f"config.data.head is {config.data.head}, but the data set's coefficients are of the head "
             f"{metadata['head']}: give --config.data.head={metadata['head']}, or another --config.data.path"
+        )
+    tracker = tracker_for(config.data.head, _tracker(config))
+    if metadata.get("tracker", tracker) != tracker:  # embedded heads are not tracked
+        raise UserError(
+            f"the data set's coefficients are of the tracker {metadata['tracker']}, not of {tracker}: give "
+            f"--config.data.tracker={metadata['tracker']}, or another --config.data.path"
         )
     found = (metadata["n_id"], metadata["n_exp"])
     for name, want, have in zip(("id_coeffs", "exp_coeffs"), wanted, found, strict=True):
@@ -174,8 +181,12 @@ def rendering(config: ConfigDict, stage: ConfigDict | None = None) -> Rendering:
 
 
 def morphable_model(config: ConfigDict) -> MorphableModel:
-    """The head behind alpha and beta."""
-    return load_morphable_model(config.data.head, config.data.ict or None)
+    """The head behind alpha and beta, and the tracker that finds them in pictures."""
+    return load_morphable_model(config.data.head, config.data.ict or None, _tracker(config))
+
+
+def _tracker(config: ConfigDict) -> str:
+    return config.data.get("tracker", "")  # the configs of earlier versions have none
 
 
 def dataset(config: ConfigDict) -> Dataset:

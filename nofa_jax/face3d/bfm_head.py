@@ -57,5 +57,7 @@ def bfm_head(model: BaselFaceModel, source: str = NAME) -> MorphableModel:
         eye_axes=np.tile([0.0, 0.0, 1.0], (2, 1)),
         name=NAME,
         exp_names=tuple(f"exp{i:02d}" for i in range(num_exp)),
+        signed=True,
+        tracker="deep3d",
     )
     return check_model(head, source)

@@ -3,7 +3,7 @@
 Maximum a posteriori by Levenberg-Marquardt, all frames of a batch at once under jit:
 
     sum_fl rho(|S_l (project(R_f X_l(alpha, beta_f) + t_f) - y_fl)|^2)           landmarks, robust (Cauchy)
-    + |alpha|^2 / s_a^2 + sum_f |(beta_f - scores_f) / s_b|^2,  0 <= beta <= 1   priors and bounds
+    + |alpha|^2 / s_a^2 + sum_f |(beta_f - scores_f) / s_b|^2,  0 <= beta <= 1   priors and bounds (signed beta: none)
     + sum_f huber((x_f+1 - x_f) / s_xf),  x = rotation, translation, beta        smoothness in time
 
 The focal length is EG3D's (4.2647 crop widths, principal point in the middle). alpha is found together with everything
@@ -47,6 +47,7 @@ class FitOptions:
     outlier: float = 3.0  # residuals beyond this many deviations lose influence
     alpha: float = 1.0
     beta_floor: float = 0.05  # no weight is taken to be known better from a score alone
+    beta_signed: float = 1.0  # of a signed model's beta, about 0
     distance: float = 0.03  # world units, of the camera's distance about EG3D's 2.7
     # Change of what rests within 1/25 s; grows with the root of time.
     rotation_step: float = 0.0005
@@ -138,12 +139,15 @@ def _observe(
     weights = calibration.intercept + calibration.slope * (0.0 if scores is None else np.asarray(scores))
     prior = np.zeros((frames, num_exp)) if scores is None else np.clip(weights, 0, 1) @ to_exp
     known = to_exp.sum(axis=0) > 0
-    deviation = np.where(known, calibration.score_deviation @ to_exp, EXACT.score_deviation[0])
+    unknown = options.beta_signed if model.signed else EXACT.score_deviation[0]
+    deviation = np.where(known, calibration.score_deviation @ to_exp, unknown)
+    bounds = (-np.inf, np.inf) if model.signed else (0.0, 1.0)
     fields = {
         "points": points,
         "root": _information_roots(points, model, calibration),
-        "beta": np.clip(prior, 0, 1),
+        "beta": np.clip(prior, *bounds),
         "beta_weight": 1 / np.maximum(deviation, options.beta_floor),
+        "beta_bounds": bounds,
         "alpha_weight": 1 / options.alpha,
         "distance_weight": 1 / options.distance,
         "step_weight": np.zeros((frames, 6 + num_exp)),

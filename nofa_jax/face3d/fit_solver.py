@@ -43,6 +43,7 @@ class Observation(struct.PyTreeNode):
     root: Float[Any, "f m 2 2"]  # square roots of the information of the 68 points, then of the GAPS
     beta: Float[Any, "f e"]  # prior mean
     beta_weight: Float[Any, " e"]  # 1 / prior deviation
+    beta_bounds: Float[Any, " 2"]  # least and greatest; infinite where there are none
     alpha_weight: Float[Any, ""]  # 1 / prior deviation
     distance_weight: Float[Any, ""]  # 1 / deviation of the camera's distance
     step_weight: Float[Any, "f d"]  # 1 / deviation of each unknown's change to the next frame; 0: not linked
@@ -91,7 +92,7 @@ def arrow_step(
     obs = obs.replace(step_weight=jnp.zeros_like(obs.step_weight))
     residual, by_frame, by_alpha = _linearise(shape, obs, state, outlier)
     hessian, gradient = _frame_equations(obs, state, residual, by_frame)
-    free = _free(state, gradient)
+    free = _free(obs, state, gradient)
     mixed = jnp.einsum("frd,fri->fdi", by_frame, by_alpha) * free[:, :, None]
     count = jnp.sum(obs.real)
     alpha_hessian = jnp.einsum("fri,frj->ij", by_alpha, by_alpha)
@@ -108,7 +109,7 @@ def arrow_step(
     change = (
         jax.vmap(functools.partial(jax.scipy.linalg.solve_triangular, lower=True, trans="T"))(factor, change) * free
     )
-    return _accept(shape, obs, state, _moved(state, change, alpha_change), damping, outlier)
+    return _accept(shape, obs, state, _moved(obs, state, change, alpha_change), damping, outlier)
 
 
 @jax.jit
@@ -126,11 +127,11 @@ def chain_step(
     link = link * unit[None] ** 2
     gradient = gradient + pull - jnp.roll(pull, 1, axis=0)
     diagonal = link + jnp.roll(link, 1, axis=0)
-    free = _free(state, gradient)
+    free = _free(obs, state, gradient)
     hessian = _restrict(hessian + jax.vmap(jnp.diag)(diagonal), free)
     coupling = link * free * jnp.roll(free, -1, axis=0)
     step = _solve_chain(_damped(hessian, damping), coupling, gradient * free) * free
-    return _accept(shape, obs, state, _moved(state, step, jnp.zeros_like(state.alpha)), damping, outlier)
+    return _accept(shape, obs, state, _moved(obs, state, step, jnp.zeros_like(state.alpha)), damping, outlier)
 
 
 def _linearise(
@@ -237,10 +238,11 @@ def _changes(state: State) -> Float[Array, "f d"]:
     return jnp.concatenate([rotation, jnp.roll(others, -1, axis=0) - others], axis=1)
 
 
-def _free(state: State, gradient: Float[Array, "f d"]) -> Float[Array, "f d"]:
+def _free(obs: Observation, state: State, gradient: Float[Array, "f d"]) -> Float[Array, "f d"]:
     """0 for a beta that sits at a bound and would leave it (two-metric projection, Bertsekas 1982), else 1."""
     push = gradient[:, 6:]
-    stuck = ((state.beta <= 0) & (push < 0)) | ((state.beta >= 1) & (push > 0))
+    low, high = obs.beta_bounds
+    stuck = ((state.beta <= low) & (push < 0)) | ((state.beta >= high) & (push > 0))
     return jnp.concatenate([jnp.ones_like(gradient[:, :6]), 1.0 - stuck], axis=1)
 
 
@@ -254,12 +256,12 @@ def _damped(hessian: Float[Array, "*f d d"], damping: Float[Array, ""]) -> Float
     return hessian + eye * (damping * jnp.abs(hessian) + FLOOR)
 
 
-def _moved(state: State, change: Float[Array, "f d"], alpha_change: Float[Array, " i"]) -> State:
+def _moved(obs: Observation, state: State, change: Float[Array, "f d"], alpha_change: Float[Array, " i"]) -> State:
     change = change * _units(state)[None]
     return State(
         rotation=jnp.einsum("fij,fjk->fik", rotation_matrix(change[:, :3]), state.rotation),
         translation=state.translation + change[:, 3:6],
-        beta=jnp.clip(state.beta + change[:, 6:], 0.0, 1.0),
+        beta=jnp.clip(state.beta + change[:, 6:], *obs.beta_bounds),
         alpha=state.alpha + alpha_change,
     )
 

@@ -26,6 +26,7 @@ __all__ = [
     "DRAWN_HEADS",
     "HEADS",
     "MEDIAPIPE_68",
+    "TRACKERS",
     "WORLD_PER_CM",
     "MorphableModel",
     "load_morphable_model",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 HEADS = ("procedural", "ict", "bfm")
+TRACKERS = ("landmarks", "deep3d")  # a fit to landmarks (fit.py); Deep3DFaceRecon's network, bfm alone (deep3d.py)
 DRAWN_HEADS = ("procedural", "ict")  # those with a skull, hair, eyes and teeth that can be painted and rendered
 WORLD_PER_CM = 0.027  # EG3D's normalisation: camera distance 10 (BFM units of 10 cm) becomes 2.7
 CANONICAL_JAW_OPEN = 0.25  # beta of the canonical pose: lips apart, so D's backward field never tears the mouth
@@ -58,7 +60,7 @@ AnyArray = Array | np.ndarray
 class MorphableModel:
     """A linear 3D morphable head. Fields are numpy arrays until the model is passed through jit.
 
-    alpha is N(0,1) per axis; beta are blendshape weights in [0,1] (BFM: PCA coefficients).
+    alpha is N(0,1) per axis; beta are blendshape weights in [0,1], or where the model is `signed` (BFM) N(0,1) as well.
     """
 
     mean: Float[AnyArray, "v 3"]
@@ -74,6 +76,8 @@ class MorphableModel:
     name: str = struct.field(pytree_node=False)
     exp_names: tuple[str, ...] = struct.field(pytree_node=False)
     part_names: tuple[str, ...] = struct.field(pytree_node=False, default=PARTS)
+    signed: bool = struct.field(pytree_node=False, default=False)
+    tracker: str = struct.field(pytree_node=False, default="landmarks")  # how pictures get alpha and beta (track.py)
 
     @property
     def num_id(self) -> int:
@@ -187,17 +191,35 @@ def check_model(model: MorphableModel, source: str) -> MorphableModel:
     return dataclasses.replace(model, **fields)
 
 
-def load_morphable_model(head: str, path: str | Path | None = None) -> MorphableModel:
+def load_morphable_model(head: str, path: str | Path | None = None, tracker: str = "") -> MorphableModel:
     """The morphable model of a head.
 
     Args:
       head: "procedural" (built in, no file), "ict" (ICT FaceKit) or "bfm" (Basel Face Model).
       path: for "ict": ict_face_small.npz, ict_facekit.npz, or the folder that holds one of them. For "bfm": the file as
         published or ported; None: where `nofa weights` looks for it.
+      tracker: see `tracker_for`.
 
     Raises:
-      UserError: unknown head, missing or bad file.
+      UserError: unknown head, missing or bad file, a tracker that does not know the head.
     """
+    model = _load(head, path)
+    return dataclasses.replace(model, tracker=tracker_for(head, tracker)) if tracker else model
+
+
+def tracker_for(head: str, tracker: str = "") -> str:
+    """Which of TRACKERS gives the coefficients of a head: `tracker`; "": the network where it knows the head.
+
+    Raises:
+      UserError: no such tracker, or one that does not know the head.
+    """
+    known = TRACKERS if head == "bfm" else TRACKERS[:1]
+    if tracker and tracker not in known:
+        raise UserError(f"the tracker {tracker} does not know the head {head}; only {' and '.join(known)} can")
+    return tracker or known[-1]
+
+
+def _load(head: str, path: str | Path | None) -> MorphableModel:
     if head == "procedural":
         from nofa_jax.face3d.procedural import procedural_head
 

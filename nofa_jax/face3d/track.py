@@ -27,7 +27,6 @@ from nofa_jax.media.video import VideoReader
 from nofa_jax.progress import track as show_progress
 
 MAX_INTERPOLATED = 0.5  # seconds; frames in a longer gap keep what was last seen
-TRACKERS = ("landmarks", "deep3d")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +72,7 @@ def track_photo(
     """
     found = detect_photo(image, landmarker, face, name)
     height, width = image.shape[:2]
-    if tracker_of(model) == "deep3d":
+    if model.tracker == "deep3d":
         seen = landmark_track([found], [0.0], (width, height), 1.0)
         return fit_clip(model, seen, name, coeffs=load_deep3d().coefficients(faces_of(seen, iter([image]))))
     points = found.landmarks[list(MEDIAPIPE_68), :2] * np.array([width, height])
@@ -119,18 +118,13 @@ def track_clip(
     """
     if face is not None and track_file is not None:
         raise UserError(f"{track_file}: a track file holds one person, so there is no face number {face} to choose")
-    recon = load_deep3d(network) if tracker_of(model) == "deep3d" else None
+    recon = load_deep3d(network) if model.tracker == "deep3d" else None
     seen = track_video(reader, landmarker, face) if track_file is None else _read_track(track_file, reader)
     coeffs = None
     if recon is not None and seen.valid.any():
         pictures = (frame.image for frame in show_progress(reader, len(seen), "coefficients"))
         coeffs = recon.coefficients(faces_of(seen, pictures))
     return fit_clip(model, seen, str(track_file or reader.path), framing, options, coeffs)
-
-
-def tracker_of(model: MorphableModel) -> str:
-    """Which of TRACKERS serves a model: the network knows Basel's alone, the fit bounds beta to [0, 1]."""
-    return "deep3d" if model.name == "bfm" else "landmarks"
 
 
 def faces_of(
@@ -167,8 +161,8 @@ def fit_clip(
     valid = seen.valid
     if not valid.any():
         raise UserError(f"{name}: no face in any of {len(seen)} frames")
-    if (coeffs is not None) != (tracker_of(model) == "deep3d") or (coeffs is not None and len(coeffs) != valid.sum()):
-        raise ValueError(f"the {model.name} head is tracked by {tracker_of(model)}; coeffs do not fit that")
+    if (coeffs is not None) != (model.tracker == "deep3d") or (coeffs is not None and len(coeffs) != valid.sum()):
+        raise ValueError(f"the {model.name} head is tracked by {model.tracker}; coeffs do not fit that")
     points = seen.points68()
     if coeffs is not None:
         cuts = find_cuts(five_points(seen.landmarks[valid], seen.width, seen.height), seen.width, seen.height)

@@ -53,6 +53,31 @@ class Clip:
         return fit_landmarks(self.model, self.seen, self.times, **options)  # ty: ignore[invalid-argument-type]
 
 
+def test_beta_of_either_sign() -> None:
+    """A model like Basel's: beta N(0,1) on axes without bounds."""
+    drawn, rng = head("procedural"), np.random.default_rng(3)
+    axes = np.asarray(drawn.exp_basis)[:, np.asarray(drawn.landmark_index)].reshape(drawn.num_exp, -1)
+    mix = np.linalg.svd(axes, full_matrices=False)[0].T[:6]
+    model = drawn.replace(
+        exp_basis=np.tensordot(mix, np.asarray(drawn.exp_basis), 1).astype(np.float32),
+        mediapipe_to_exp=np.zeros((52, 6), np.float32),
+        exp_names=tuple("abcdef"),
+        signed=True,
+    )
+    times = np.arange(FRAMES) / RATE
+    beta = 0.8 * np.sin(times[:, None] * np.arange(2, 8) + rng.uniform(0, 6, 6))
+    alpha = model.sample_id(rng)
+    rotation = np.diag([1, -1, -1]) @ Rotation.from_euler("y", 0.4 * np.sin(times)[:, None]).as_matrix()
+    local = np.einsum("fij,fnj->fni", rotation, np.asarray(model.landmarks(alpha, beta))) + np.array([0.0, 0.0, 2.7])
+    seen = 4.2647 * local[..., :2] / local[..., 2:] + 0.5 + NOISE * rng.standard_normal((FRAMES, 68, 2))
+    fit = fit_landmarks(model, seen, times)
+    assert np.median(rotation_angle_deg(fit.rotation, rotation)) < 1.0
+    correlation = [np.corrcoef(fit.beta[:, k], beta[:, k])[0, 1] for k in range(3)]
+    assert min(correlation) > 0.9, correlation
+    assert fit.beta.min() < -0.5
+    assert fit.beta.max() > 0.5
+
+
 @functools.cache
 def moving() -> tuple[Clip, FitResult]:
     clip = Clip("procedural")
