@@ -5,12 +5,11 @@ trace time from static sizes; products use full precision because an interpolati
 rounded to bfloat16 or TF32 (they cost nothing next to the convolutions around them).
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from nofa_jax.ops.resample import interleave
+from nofa_jax.ops.resample import double
 
 
 def bilinear_aligned_matrix(size_in: int, size_out: int) -> np.ndarray:
@@ -90,15 +89,7 @@ def resize_bilinear_tf1(x: Float[Array, "b h w c"], height: int, width: int) -> 
 
 def double_bilinear(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
     """F.interpolate(scale_factor=2, mode="bilinear", align_corners=False): 3/4 nearest, 1/4 next, borders repeated."""
-    for axis in (1, 2):
-        pad = [(0, 0)] * 4
-        pad[axis] = (1, 1)
-        padded = jnp.pad(x, pad, mode="edge")
-        size = x.shape[axis]
-        before = jax.lax.slice_in_dim(padded, 0, size, axis=axis)
-        after = jax.lax.slice_in_dim(padded, 2, size + 2, axis=axis)
-        x = interleave(0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after, axis)
-    return x
+    return double(x, "edge")
 
 
 def halve_bilinear(x: Float[Array, "b h w c"]) -> Float[Array, "b i j c"]:
