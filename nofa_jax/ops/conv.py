@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from nofa_jax.ops import winograd
 from nofa_jax.ops.resample import interleave
 
 FIR = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
@@ -46,7 +47,9 @@ def modulated_conv(
 def conv(x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"], up: int = 1) -> Float[Array, "b y x o"]:
     """Correlation with "same" padding, or, with up = 2, doubling first (kernel 3x3)."""
     if up == 1:
-        return _correlate(x, kernel, "SAME")
+        if not winograd.pays(x, kernel):
+            return winograd.correlate_plainly(x, kernel)
+        return jax.lax.platform_dependent(x, kernel, cpu=winograd.correlate, default=winograd.correlate_plainly)
     if up != 2 or kernel.shape[:2] != (3, 3):
         raise ValueError(f"conv: up {up} with a {kernel.shape[0]}x{kernel.shape[1]} kernel is not a case of StyleGAN2")
     return _smooth(_transposed_phases(x, kernel))
@@ -60,7 +63,7 @@ def pointwise(
     return jnp.einsum("bhwi,bio->bhwo", x, scaled)
 
 
-def _correlate(x: Array, kernel: Array, padding: str | list[tuple[int, int]]) -> Array:
+def _correlate(x: Array, kernel: Array, padding: list[tuple[int, int]]) -> Array:
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from nofa_jax.ops import winograd
 from nofa_jax.ops.conv import FIR, conv, modulated_conv, pointwise, upfirdn2d
 from nofa_jax.ops.resample import upsample2d
 from nofa_jax.port import mapping
@@ -76,6 +77,31 @@ def test_phase_forms_equal_the_general_definition(shape):
     )
     expected = upfirdn2d(transposed, TAPS, padding=((1, 1), (1, 1)), gain=4.0)
     np.testing.assert_allclose(conv(x, kernel, up=2), expected, atol=tolerances.OPS_ATOL)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (2, 8, 12)])
+def test_winograd_is_the_plain_convolution(shape):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, kernel = jax.random.normal(keys[0], (*shape, 24)), jax.random.normal(keys[1], (3, 3, 24, 5))
+    plain, back = jax.vjp(winograd.correlate_plainly, x, kernel)
+    found, back_found = jax.vjp(winograd.correlate, x, kernel)
+    scale = jnp.abs(plain).max()
+    np.testing.assert_allclose(found / scale, plain / scale, atol=3e-6)
+    g = jax.random.normal(keys[2], plain.shape)
+    for ours, theirs in zip(back_found(g), back(g), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_winograd_serves_large_float32_convolutions_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(winograd, "MIN_PIXELS", 64)
+    monkeypatch.setattr(winograd, "MIN_CHANNELS", 4)
+    x, kernel = jnp.ones((1, 8, 8, 4)), jnp.ones((3, 3, 4, 4))
+    assert winograd.pays(x, kernel)
+    assert "convolution" not in jax.jit(conv).lower(x, kernel).as_text()
+    np.testing.assert_allclose(conv(x, kernel), winograd.correlate_plainly(x, kernel), rtol=1e-5)
+    for other in (x[:, :6], x.astype(jnp.bfloat16), x[..., :3]):
+        assert not winograd.pays(other, kernel[:, :, : other.shape[-1]].astype(other.dtype))
+    assert not winograd.pays(x, kernel[:1, :1])
 
 
 def test_other_upsampling_kernels_are_refused():
