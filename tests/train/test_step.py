@@ -1,5 +1,7 @@
 """The training step: what it changes, that it repeats, and fine-tuning."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +22,16 @@ def setup():
     model = build.build_model(config)
     variables = dict(build.init_variables(config, model, (5, 6), jax.random.key(0)))
     return config, model, variables, build.objective(config)
+
+
+@pytest.fixture(scope="module")
+def passes(setup):
+    """(volume, output, view) of the same batch: a window of each image, and the whole; without jitter."""
+    config, model, variables, _ = setup
+    windowed = dataclasses.replace(build.rendering(config, plan(config)[0].options), jitter=False)
+    run = jax.jit(forward, static_argnums=(0, 3))
+    batch, key = fake_batch(config), jax.random.key(3)
+    return tuple(run(model, variables, batch, r, key) for r in (windowed, dataclasses.replace(windowed, window=0)))
 
 
 def _run(setup, stage_index, steps=2):
@@ -80,10 +92,9 @@ def test_states_of_both_stages_are_known_from_the_step(setup):
     assert size(after(2)) > size(after(3))  # step 2 was made by the general stage, step 3 by the compensation stage
 
 
-def test_loss_is_the_weighted_sum_of_its_terms(setup):
-    config, model, variables, objective = setup
-    rendering = build.rendering(config, plan(config)[0].options)
-    volume, output, view = forward(model, variables, fake_batch(config), rendering, jax.random.key(0))
+def test_loss_is_the_weighted_sum_of_its_terms(setup, passes):
+    objective = setup[3]
+    volume, output, view = passes[0]
     terms = objective(frozenset({"l2", "raw_l2", "mask", "latent"}), output, volume, view)
     np.testing.assert_allclose(terms["l2"], np.mean((output.image - view.image) ** 2), rtol=1e-6)
     np.testing.assert_allclose(terms["raw_l2"], np.mean((output.image_raw - shrink(view.image, 8)) ** 2), rtol=1e-6)
@@ -94,17 +105,9 @@ def test_loss_is_the_weighted_sum_of_its_terms(setup):
         objective(frozenset({"lpisp"}), output, volume, view)
 
 
-def test_window_shows_the_same_part_of_target_and_rendering(setup):
+def test_window_shows_the_same_part_of_target_and_rendering(passes):
     """Without jitter a window's rays are the whole image's rays cut out: raw colours agree."""
-    config, model, variables, _ = setup
-    batch = fake_batch(config)
-    stage = plan(config)[0].options
-    import dataclasses
-
-    windowed = dataclasses.replace(build.rendering(config, stage), jitter=False)
-    whole = dataclasses.replace(windowed, window=0)
-    _, part, view = forward(model, variables, batch, windowed, jax.random.key(3))
-    _, full, full_view = forward(model, variables, batch, whole, jax.random.key(3))
+    (_, part, view), (_, full, full_view) = passes
     for i in range(4):
         found = [
             (r, c)
