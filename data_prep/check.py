@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         log(f"  ! {problem}")
     if report.problems:
         raise UserError(f"{args.dir}: {len(report.problems)} problems, listed above")
+    log(f"{args.dir} is sound")
     path = Path(args.dir)
-    page = write_report(path, path.resolve().name, read_rejected(path), report, Path(args.report or path))
-    log(f"{args.dir} is sound: {page}")
+    log(f"wrote {write_report(path, path.resolve().name, read_rejected(path), report, Path(args.report or path))}")
     return 0

@@ -215,7 +215,7 @@ def tracker_for(head: str, tracker: str = "") -> str:
     """
     known = TRACKERS if head == "bfm" else TRACKERS[:1]
     if tracker and tracker not in known:
-        raise UserError(f"the tracker {tracker} does not know the head {head}; only {' and '.join(known)} can")
+        raise UserError(f"there is no tracker {tracker!r} for the head {head}: take {' or '.join(known)}")
     return tracker or known[-1]
 
 

@@ -102,7 +102,7 @@ def test_a_face_that_the_network_makes_nothing_of_is_left_out(media: Path, tmp_p
 
 
 def test_heads_and_trackers_that_do_not_fit(media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="the tracker deep3d does not know the head ict; only landmarks can"):
+    with pytest.raises(UserError, match="there is no tracker 'deep3d' for the head ict: take landmarks"):
         run(["folder", str(media), f"--out={tmp_path}/out", "--tracker=deep3d", "--head=ict"])
     monkeypatch.setenv("NOFA_WEIGHTS", str(tmp_path))
     with pytest.raises(UserError, match="nofa port bfm"):
