@@ -63,10 +63,6 @@ def pointwise(
     return jnp.einsum("bhwi,bio->bhwo", x, scaled)
 
 
-def _correlate(x: Array, kernel: Array, padding: list[tuple[int, int]]) -> Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
 def _transposed_phases(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) -> tuple[tuple[Array, ...], ...]:
     """The four phases t[2r + a, 2c + b] of the transposed convolution (stride 2, no padding, 2h + 1 by 2w + 1).
 
@@ -87,7 +83,7 @@ def _phase(x: Array, kernel: Array, padding: tuple[tuple[int, int], tuple[int, i
     """
     if kernel.shape[:2] == (1, 1):
         return x @ kernel[0, 0]
-    return _correlate(x, kernel, list(padding))
+    return winograd.correlate_plainly(x, kernel, list(padding))
 
 
 def _phase_forward(x: Array, kernel: Array, padding: tuple) -> tuple[Array, tuple[Array, Array]]:
@@ -105,7 +101,7 @@ def _phase_backward(padding: tuple, saved: tuple[Array, Array], g: Array) -> tup
 
     height, width = kernel.shape[:2]
     grad_kernel = jnp.stack([jnp.stack([tap(i, j) for j in range(width)]) for i in range(height)])
-    _, pull_back = jax.vjp(lambda x: _correlate(x, kernel, list(padding)), x)
+    _, pull_back = jax.vjp(lambda x: winograd.correlate_plainly(x, kernel, list(padding)), x)
     return pull_back(g)[0], grad_kernel.astype(kernel.dtype)
 
 

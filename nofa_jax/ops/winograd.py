@@ -41,9 +41,11 @@ def correlate(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) -> Fl
     return jnp.stack(_to_output(columns), axis=2).reshape(b, h, w, -1)
 
 
-def correlate_plainly(x: Float[Array, "b h w i"], kernel: Float[Array, "k k i o"]) -> Float[Array, "b h w o"]:
-    """Correlation with "same" padding, by XLA."""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def correlate_plainly(
+    x: Float[Array, "b h w i"], kernel: Float[Array, "p q i o"], padding: str | list[tuple[int, int]] = "SAME"
+) -> Float[Array, "b y x o"]:
+    """Correlation by XLA."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
 def _backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:

@@ -99,6 +99,12 @@ def test_winograd_serves_large_float32_convolutions_on_a_cpu(monkeypatch):
     assert winograd.pays(x, kernel)
     assert "convolution" not in jax.jit(conv).lower(x, kernel).as_text()
     np.testing.assert_allclose(conv(x, kernel), winograd.correlate_plainly(x, kernel), rtol=1e-5)
+    many = jax.random.normal(jax.random.key(0), (3, *x.shape))
+    expected = jax.vmap(winograd.correlate_plainly, (0, None))(many, kernel)
+    np.testing.assert_allclose(jax.vmap(jax.checkpoint(conv), (0, None))(many, kernel), expected, atol=1e-4)
+    gradient = jax.vmap(jax.grad(lambda x: jnp.sum(conv(x, kernel))))(many)
+    assert gradient.shape == many.shape
+    assert jnp.isfinite(gradient).all()
     for other in (x[:, :6], x.astype(jnp.bfloat16), x[..., :3]):
         assert not winograd.pays(other, kernel[:, :, : other.shape[-1]].astype(other.dtype))
     assert not winograd.pays(x, kernel[:1, :1])
