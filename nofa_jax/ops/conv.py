@@ -32,7 +32,8 @@ def modulated_conv(
     style = style.astype(jnp.float32)
     norm = None
     if demodulate:
-        energy = jnp.sum(jnp.square(kernel.astype(jnp.float32)), axis=(0, 1))
+        taps = jnp.square(kernel.astype(jnp.float32)).reshape(-1, *kernel.shape[2:])
+        energy = functools.reduce(jnp.add, taps)  # XLA's CPU takes twenty times as long for a reduction over two axes
         norm = jax.lax.rsqrt(jnp.matmul(jnp.square(style), energy, precision="highest") + 1e-8)
     if x.shape[0] == 1 and kernel[..., 0].size < x[0, ..., 0].size:
         kernel = kernel * style[0][None, None, :, None]
