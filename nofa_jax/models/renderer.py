@@ -8,6 +8,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from nofa_jax.models.stylegan2 import Linear
+from nofa_jax.ops.softplus import softplus
 from nofa_jax.rendering import march, sampling
 from nofa_jax.rendering.triplane import EG3D_PLANE_AXES, sample_planes
 from nofa_jax.types import Rays, RenderedRays
@@ -25,9 +26,7 @@ class Decoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*b c"]) -> tuple[Float[Array, "*b f"], Float[Array, "*b 1"]]:
-        x = nn.softplus(
-            Linear(self.hidden, lr_multiplier=self.lr_multiplier, name="hidden_layer")(x.astype(self.dtype))
-        )
+        x = softplus(Linear(self.hidden, lr_multiplier=self.lr_multiplier, name="hidden_layer")(x.astype(self.dtype)))
         x = Linear(1 + self.features, lr_multiplier=self.lr_multiplier, name="output_layer")(x).astype(jnp.float32)
         return nn.sigmoid(x[..., 1:]) * 1.002 - 0.001, x[..., :1]
 

@@ -1,8 +1,9 @@
 """Volume rendering along rays: opacity, weights, composited features and depth (EG3D's mip ray marcher)."""
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from nofa_jax.ops.softplus import softplus
 
 
 def interval_weights(depths: Float[Array, "*rays s"], sigma: Float[Array, "*rays s"]) -> Float[Array, "*rays i"]:
@@ -12,7 +13,7 @@ def interval_weights(depths: Float[Array, "*rays s"], sigma: Float[Array, "*rays
     weight = alpha * transmittance so far.
     """
     length = depths[..., 1:] - depths[..., :-1]
-    optical = jax.nn.softplus(0.5 * (sigma[..., :-1] + sigma[..., 1:]) - 1.0) * length
+    optical = softplus(0.5 * (sigma[..., :-1] + sigma[..., 1:]) - 1.0) * length
     intervals = optical.shape[-1]
     # An exclusive running sum as a product with a triangle of ones: exact enough, parallel, and so is its gradient.
     before = jnp.triu(jnp.ones((intervals, intervals), optical.dtype), 1)
