@@ -34,6 +34,8 @@ def plane_features(
 
 
 def _read(planes: Array, points: Array, box_warp: float, index: int, pair: tuple[int, int]) -> Array:
-    # One read for each plane: stacking the planes into one gather is far slower on CPU.
-    uv = jnp.stack([points[..., pair[0]], points[..., pair[1]]], axis=-1) * (2.0 / box_warp)
+    # One read for each plane, of a slice: stacking planes or coordinates is far slower on CPU.
+    low, high = sorted(pair)
+    chosen = jax.lax.slice_in_dim(points, low, high + 1, high - low, axis=-1)
+    uv = (chosen if pair == (low, high) else chosen[..., ::-1]) * (2.0 / box_warp)
     return jax.vmap(read_bilinear)(planes[:, index], uv)
