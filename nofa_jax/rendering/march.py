@@ -31,7 +31,9 @@ def sample_weights(weights: Float[Array, "*rays i"]) -> Float[Array, "*rays s"]:
 def composite_depth(depths: Float[Array, "*rays s"], weights: Float[Array, "*rays i"]) -> Float[Array, "*rays"]:
     """Expected depth given that the ray was stopped; +inf for a ray through empty space."""
     total = weights.sum(-1)
-    summed = (weights * (0.5 * (depths[..., :-1] + depths[..., 1:]))).sum(-1)
+    middles = 0.5 * (depths[..., :-1] + depths[..., 1:])
+    # A product with ones: XLA's CPU takes ten times as long for the sum.
+    summed = jnp.matmul(weights * middles, jnp.ones(weights.shape[-1], weights.dtype), precision="highest")
     solid = total > 1e-18  # below that the quotient's gradient overflows
     return jnp.where(solid, summed / jnp.where(solid, total, 1.0), jnp.inf)
 
