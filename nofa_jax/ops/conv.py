@@ -15,6 +15,7 @@ from nofa_jax.ops import winograd
 from nofa_jax.ops.resample import interleave
 
 FIR = (1 / 8, 3 / 8, 3 / 8, 1 / 8)
+_AROUND = [(1, 1), (1, 1)]  # padding by one pixel
 
 
 def modulated_conv(
@@ -67,34 +68,38 @@ def pointwise(
 def _transposed_phases(x: Float[Array, "b h w i"], kernel: Float[Array, "3 3 i o"]) -> tuple[tuple[Array, ...], ...]:
     """The four phases t[2r + a, 2c + b] of the transposed convolution (stride 2, no padding, 2h + 1 by 2w + 1).
 
-    t[2r] sees x[r] through the kernel's first row and x[r - 1] through its last; t[2r + 1] sees x[r] through the
-    middle one. Even phases have one row (column) more than x.
+    t[2r] sees x[r] through the kernel's first row and x[r - 1] through its last: h + 1 rows. t[2r + 1] sees x[r]
+    through the middle one: h rows, here with a row of zeros before and after. Columns likewise.
     """
     taps = (slice(2, None, -2), slice(1, 2))  # rows of the kernel, last first, seen by even and odd outputs
-    pads = ((1, 1), (0, 0))
-    return tuple(tuple(_phase(x, kernel[taps[a], taps[b]], (pads[a], pads[b])) for b in range(2)) for a in range(2))
+    return tuple(tuple(_phase(x, kernel[taps[a], taps[b]]) for b in range(2)) for a in range(2))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _phase(x: Array, kernel: Array, padding: tuple[tuple[int, int], tuple[int, int]]) -> Array:
-    """A correlation whose kernel gradient is a matrix product for each tap.
+@jax.custom_vjp
+def _phase(x: Array, kernel: Array) -> Array:
+    """A correlation with zeros all around, whose kernel gradient is a matrix product for each tap.
 
     XLA's CPU convolution is 6 to 40 times slower for the kernel gradients of these small even kernels, and needs twice
     the time of a matrix product for a single tap.
     """
     if kernel.shape[:2] == (1, 1):
-        return x @ kernel[0, 0]
-    return winograd.correlate_plainly(x, kernel, list(padding))
+        return _surround(x @ kernel[0, 0])
+    return winograd.correlate_plainly(x, kernel, _AROUND)
 
 
-def _phase_forward(x: Array, kernel: Array, padding: tuple) -> tuple[Array, tuple[Array, Array]]:
-    return _phase(x, kernel, padding), (x, kernel)
+def _surround(x: Float[Array, "b h w c"]) -> Float[Array, "b y x c"]:
+    """With a border of zeros."""
+    return jnp.pad(x, ((0, 0), *_AROUND, (0, 0)))
 
 
-def _phase_backward(padding: tuple, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+def _phase_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _phase(x, kernel), (x, kernel)
+
+
+def _phase_backward(saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
     x, kernel = saved
     rows, columns = g.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    padded = _surround(x)
     flat = g.reshape(-1, g.shape[-1])
 
     def tap(i: int, j: int) -> Array:
@@ -102,7 +107,7 @@ def _phase_backward(padding: tuple, saved: tuple[Array, Array], g: Array) -> tup
 
     height, width = kernel.shape[:2]
     grad_kernel = jnp.stack([jnp.stack([tap(i, j) for j in range(width)]) for i in range(height)])
-    _, pull_back = jax.vjp(lambda x: winograd.correlate_plainly(x, kernel, list(padding)), x)
+    _, pull_back = jax.vjp(lambda x: winograd.correlate_plainly(x, kernel, _AROUND), x)
     return pull_back(g)[0], grad_kernel.astype(kernel.dtype)
 
 
@@ -116,17 +121,17 @@ def _smooth(phases: tuple[tuple[Array, ...], ...]) -> Array:
 
 
 def _filtered(even: Array, odd: Array, axis: int) -> tuple[Array, Array]:
-    """Even and odd outputs of the filter along one axis: taps 1/4, 3/4, 3/4, 1/4 over odd, even, odd, even samples."""
-    size = odd.shape[axis]
-    pad = [(0, 0)] * odd.ndim
-    pad[axis] = (1, 1)
-    padded = jnp.pad(odd, pad)
+    """Even and odd outputs of the filter along one axis: taps 1/4, 3/4, 3/4, 1/4 over odd, even, odd, even samples.
+
+    `odd` has a zero before and after: one sample more than `even`.
+    """
+    size = even.shape[axis] - 1
 
     def cut(x: Array, start: int) -> Array:
         return jax.lax.slice_in_dim(x, start, start + size, axis=axis)
 
     a, b, c, d = (2 * tap for tap in FIR)
-    before, here, after = cut(padded, 0), odd, cut(padded, 2)
+    before, here, after = (cut(odd, start) for start in range(3))
     first, second = cut(even, 0), cut(even, 1)
     return a * before + b * first + c * here + d * second, a * first + b * here + c * second + d * after
 
