@@ -31,14 +31,11 @@ def positional_encoding(x: Float[Array, "*n c"], octaves: int, progress: float |
 
     `progress` in [0, 1] fades octaves in from coarse to fine (Nerfies, Eq. 8); 1 uses all of them.
     """
-    # Double angles: two multiplications instead of two transcendental functions. The barriers keep XLA from fusing all
-    # of it into the concatenation, where each wave would be computed anew for every octave above it.
-    wave = jax.lax.optimization_barrier((jnp.sin(jnp.pi * x), jnp.cos(jnp.pi * x)))
-    waves = [wave]
+    # Double angles: two multiplications instead of two transcendental functions.
+    waves = [(jnp.sin(jnp.pi * x), jnp.cos(jnp.pi * x))]
     for _ in range(octaves - 1):
-        sine, cosine = wave
-        wave = jax.lax.optimization_barrier((2.0 * sine * cosine, 1.0 - 2.0 * sine**2))
-        waves.append(wave)
+        sine, cosine = waves[-1]
+        waves.append((2.0 * sine * cosine, 1.0 - 2.0 * sine**2))
     if not isinstance(progress, float) or progress < 1.0:
         octave = jnp.arange(octaves, dtype=x.dtype)
         fade = (1.0 - jnp.cos(jnp.pi * jnp.clip(jnp.asarray(progress, x.dtype) * octaves - octave, 0.0, 1.0))) / 2.0
