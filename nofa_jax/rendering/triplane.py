@@ -37,5 +37,5 @@ def _read(planes: Array, points: Array, box_warp: float, index: int, pair: tuple
     # One read for each plane, of a slice: stacking planes or coordinates is far slower on CPU.
     low, high = sorted(pair)
     chosen = jax.lax.slice_in_dim(points, low, high + 1, high - low, axis=-1)
-    uv = (chosen if pair == (low, high) else chosen[..., ::-1]) * (2.0 / box_warp)
+    uv = (chosen if pair[0] == low else chosen[..., ::-1]) * (2.0 / box_warp)
     return jax.vmap(read_bilinear)(planes[:, index], uv)
