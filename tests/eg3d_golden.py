@@ -44,7 +44,7 @@ def nhwc(x) -> np.ndarray:
     return np.moveaxis(np.asarray(x), 1, -1)
 
 
-def check(g, name: str, mine, factor: float = 1.0) -> None:
+def assert_matches(g, name: str, mine, factor: float = 1.0) -> None:
     """Asserts the whole array against the float64 reference, in the data's own layout (PyTorch's).
 
     The bound is a multiple of the original's own float32 error on this very array (see tolerances).

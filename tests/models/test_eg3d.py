@@ -9,7 +9,7 @@ import pytest
 from flax import traverse_util
 
 from nofa_jax.port.eg3d import RULES
-from tests.eg3d_golden import check, golden, nchw, nhwc
+from tests.eg3d_golden import assert_matches, golden, nchw, nhwc
 from tests.models.eg3d_nets import compiled, network
 
 RENDERS = [
@@ -29,11 +29,11 @@ def test_images_match_eg3d(part, view):
     _, variables = network(part)
     size = g.meta["renders"][view]["neural_rendering_resolution"]
     out = compiled(part)(variables, jnp.asarray(g["ws_plus"]), jnp.asarray(g[f"c/{view}"]), size)
-    check(g, f"{view}/feature_image", nchw(out.feature_image))
-    check(g, f"{view}/image_raw", nchw(out.image_raw))
-    check(g, f"{view}/image_depth", nchw(out.image_depth))
-    check(g, f"{view}/weights_sum", nchw(out.opacity))
-    check(g, f"{view}/image", nchw(out.image))
+    assert_matches(g, f"{view}/feature_image", nchw(out.feature_image))
+    assert_matches(g, f"{view}/image_raw", nchw(out.image_raw))
+    assert_matches(g, f"{view}/image_depth", nchw(out.image_depth))
+    assert_matches(g, f"{view}/weights_sum", nchw(out.opacity))
+    assert_matches(g, f"{view}/image", nchw(out.image))
 
 
 def test_gradients_match_eg3d():
@@ -55,12 +55,12 @@ def test_gradients_match_eg3d():
         return jax.value_and_grad(loss, (0, 1))(params, ws)
 
     value, (grad_params, grad_ws) = run(variables["params"], jnp.asarray(g["ws_plus"]))
-    check(g, "grad/loss", value[None])
-    check(g, "grad/ws_plus", grad_ws)
+    assert_matches(g, "grad/loss", value[None])
+    assert_matches(g, "grad/ws_plus", grad_ws)
     for item in g.names("output"):
         name = item.removeprefix("grad/")
         if item.startswith("grad/") and name not in ("loss", "ws_plus"):
-            check(g, item, _original_layout(name, grad_params, g.items[item]["shape"]))
+            assert_matches(g, item, _original_layout(name, grad_params, g.items[item]["shape"]))
 
 
 def _original_layout(name: str, tree: dict, shape: list[int]) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 
 from nofa_jax.models.generator import Generator
 from nofa_jax.models.stylegan2 import SynthesisBlock
-from tests.eg3d_golden import check, golden, nchw
+from tests.eg3d_golden import assert_matches, golden, nchw
 from tests.models.eg3d_nets import network
 
 
@@ -41,7 +41,7 @@ def test_mapping_matches_eg3d(part):
     }
     for name, options in cases.items():
         run = jax.jit(functools.partial(model.apply, method="mapping", **options))
-        check(g, name, run(variables, z, label))
+        assert_matches(g, name, run(variables, z, label))
 
 
 @pytest.mark.parametrize("part", ["mini", pytest.param("tiny", marks=pytest.mark.slow)])
@@ -64,9 +64,9 @@ def test_blocks_and_planes_match_eg3d(part):
     for name, (x, image) in blocks.items():
         for item, value in ((f"backbone/{name}.x", x), (f"backbone/{name}.img", image)):
             if item in g.items:
-                check(g, item, nchw(value))
-    check(g, "backbone/planes", _channels_first(out.planes))
-    check(g, "backbone/planes_nonoise", _channels_first(jax.jit(run, static_argnums=0)("none")[0].planes))
+                assert_matches(g, item, nchw(value))
+    assert_matches(g, "backbone/planes", _channels_first(out.planes))
+    assert_matches(g, "backbone/planes_nonoise", _channels_first(jax.jit(run, static_argnums=0)("none")[0].planes))
 
 
 def _channels_first(planes) -> np.ndarray:

@@ -13,7 +13,7 @@ from flax import traverse_util
 from nofa_jax.models.renderer import Decoder, VolumeRenderer
 from nofa_jax.rendering import camera, sampling
 from tests import tolerances
-from tests.eg3d_golden import check, golden
+from tests.eg3d_golden import assert_matches, golden
 from tests.models.random_init import random_variables
 
 OPTIONS = {
@@ -36,8 +36,8 @@ def test_decoder_matches_eg3d():
     g = golden("ops")
     features = jnp.asarray(g["triplane/features"]).mean(axis=1)
     rgb, sigma = Decoder(4, 64).apply({"params": _decoder_params(g)}, features)
-    check(g, "osg/rgb", rgb)
-    check(g, "osg/sigma", sigma)
+    assert_matches(g, "osg/rgb", rgb)
+    assert_matches(g, "osg/sigma", sigma)
 
 
 @pytest.mark.parametrize("case", list(OPTIONS))
@@ -58,9 +58,9 @@ def test_renderer_matches_eg3d(case):
             near, far = renderer.near, renderer.far
         run = jax.jit(functools.partial(renderer.apply, method="render_at"))
         out = run(variables, planes, rays, sampling.stratified(near, far, jitter), u)
-    check(g, f"renderer/{case}_rgb", out.features)
-    check(g, f"renderer/{case}_depth", out.depth[..., None])
-    check(g, f"renderer/{case}_wsum", out.weights[..., None])
+    assert_matches(g, f"renderer/{case}_rgb", out.features)
+    assert_matches(g, f"renderer/{case}_depth", out.depth[..., None])
+    assert_matches(g, f"renderer/{case}_wsum", out.weights[..., None])
 
 
 class _Shift(nn.Module):

@@ -7,16 +7,16 @@ import pytest
 
 from nofa_jax.models.stylegan2 import Linear, SynthesisBlock, SynthesisLayer, bias_act, normalize_2nd_moment
 from tests import tolerances
-from tests.eg3d_golden import check, golden, nchw, nhwc
+from tests.eg3d_golden import assert_matches, golden, nchw, nhwc
 from tests.models.random_init import random_variables
 
 
 def test_normalisation_and_activation_match_eg3d():
     g = golden("ops")
-    check(g, "normalize_2nd_moment", normalize_2nd_moment(jnp.asarray(g.input("vec"))))
+    assert_matches(g, "normalize_2nd_moment", normalize_2nd_moment(jnp.asarray(g.input("vec"))))
     x, bias = jnp.asarray(nhwc(g.input("x_nchw"))), jnp.asarray(g.input("bias5"))
-    check(g, "bias_act/lrelu", nchw(bias_act(x, bias)))
-    check(g, "bias_act/lrelu_gain_clamp", nchw(bias_act(x, bias, clamp=1.25, gain=2.5)))
+    assert_matches(g, "bias_act/lrelu", nchw(bias_act(x, bias)))
+    assert_matches(g, "bias_act/lrelu_gain_clamp", nchw(bias_act(x, bias, clamp=1.25, gain=2.5)))
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_linear_matches_eg3d(name, activation, multiplier):
     g = golden("ops")
     variables = {"params": {"kernel": g.input(f"fc_w_{name}").T, "bias": g.input(f"fc_b_{name}")}}
     out = Linear(9, activation, multiplier).apply(variables, jnp.asarray(g.input("vec")))
-    check(g, f"fc/{name}", out)
+    assert_matches(g, f"fc/{name}", out)
 
 
 def test_noise_modes():

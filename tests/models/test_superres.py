@@ -12,7 +12,7 @@ from nofa_jax.models.superres import EG3D_SUPERRES, SuperResolution
 from nofa_jax.port.eg3d import RULES
 from nofa_jax.port.mapping import convert
 from tests import tolerances
-from tests.eg3d_golden import check, golden, nchw, nhwc
+from tests.eg3d_golden import assert_matches, golden, nchw, nhwc
 from tests.golden import weights_module
 from tests.models.eg3d_nets import network
 from tests.models.random_init import random_variables
@@ -38,7 +38,7 @@ def test_mini_matches_eg3d(noise_mode):
     mine = {k: v["superres"] for k, v in variables.items()}
     run = jax.jit(model.superres.apply, static_argnames="noise_mode")
     image = run(mine, jnp.asarray(nhwc(g.input("sr_x"))), jnp.asarray(g["ws_plus"]), noise_mode=noise_mode)
-    check(g, f"sr/image_{noise_mode}", nchw(image))
+    assert_matches(g, f"sr/image_{noise_mode}", nchw(image))
 
 
 def test_clamp_matches_eg3d():
@@ -52,7 +52,7 @@ def test_clamp_matches_eg3d():
         mine = {k: v["superres"][f"block{i}"] for k, v in variables.items()}
         block = SynthesisBlock(channels, 3, size, clamp=256.0)
         x, image = jax.jit(block.apply, static_argnums=4)(mine, x, image, codes, "none")
-    check(g, "sr/image_clamped", nchw(image))
+    assert_matches(g, "sr/image_clamped", nchw(image))
 
 
 @pytest.mark.slow
@@ -72,7 +72,7 @@ def test_classes_match_eg3d(kind, size):
     target = {k: {"superres": v} for k, v in jax.eval_shape(module.init, jax.random.key(0), x, ws).items()}
     variables = convert({f"superresolution.{k}": v for k, v in state.items()}, RULES, target)
     image = module.apply({k: v["superres"] for k, v in variables.items()}, x, ws, noise_mode="const")
-    check(g, f"sr/SuperresolutionHybrid{kind}_{size}", nchw(image))
+    assert_matches(g, f"sr/SuperresolutionHybrid{kind}_{size}", nchw(image))
 
 
 @pytest.mark.parametrize("kind", list(EG3D_SUPERRES))

@@ -10,7 +10,7 @@ from nofa_jax.ops.conv import FIR, conv, modulated_conv, pointwise, upfirdn2d
 from nofa_jax.ops.resample import upsample2d
 from nofa_jax.port import mapping
 from tests import tolerances
-from tests.eg3d_golden import check, golden, nchw, nhwc
+from tests.eg3d_golden import assert_matches, golden, nchw, nhwc
 
 TAPS = jnp.outer(jnp.array(FIR), jnp.array(FIR))
 
@@ -28,18 +28,18 @@ def _inputs():
 def test_upfirdn_matches_eg3d():
     g = golden("ops")
     x = jnp.asarray(nhwc(g.input("x_nchw")))
-    check(g, "upfirdn/downsample2d", nchw(upfirdn2d(x, TAPS, down=(2, 2), padding=((1, 1), (1, 1)))))
-    check(g, "upfirdn/filter2d", nchw(upfirdn2d(x, TAPS, padding=((2, 1), (2, 1)))))
+    assert_matches(g, "upfirdn/downsample2d", nchw(upfirdn2d(x, TAPS, down=(2, 2), padding=((1, 1), (1, 1)))))
+    assert_matches(g, "upfirdn/filter2d", nchw(upfirdn2d(x, TAPS, padding=((2, 1), (2, 1)))))
     taps = jnp.asarray(g.input("asym_filter"))
     options = {"up": (3, 2), "down": (2, 3), "padding": ((-1, 4), (2, 1)), "gain": 1.5}
-    check(g, "upfirdn/general", nchw(upfirdn2d(x, taps, **options)))
-    check(g, "upfirdn/general_flip", nchw(upfirdn2d(x, taps[::-1, ::-1], **options)))
+    assert_matches(g, "upfirdn/general", nchw(upfirdn2d(x, taps, **options)))
+    assert_matches(g, "upfirdn/general_flip", nchw(upfirdn2d(x, taps[::-1, ::-1], **options)))
 
 
 def test_plain_and_upsampling_convolution_match_eg3d():
     g, x, kernel, _ = _inputs()
-    check(g, "conv2d_resample/k3", nchw(conv(x, kernel)))
-    check(g, "conv2d_resample/k3_up2", nchw(conv(x, kernel, up=2)))
+    assert_matches(g, "conv2d_resample/k3", nchw(conv(x, kernel)))
+    assert_matches(g, "conv2d_resample/k3_up2", nchw(conv(x, kernel, up=2)))
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -54,14 +54,16 @@ def test_modulated_convolution_matches_eg3d(single):
 
     noise = jnp.asarray(g.input("conv_noise"))[None, :, :, None]
     for form in ("fused", "split"):
-        check(g, f"modconv/demod_{form}", nchw(run()))
-        check(g, f"modconv/nodemod_{form}", nchw(run(demodulate=False)))
-        check(g, f"modconv/demod_up2_noise_{form}", nchw(run(up=2) + noise))
+        assert_matches(g, f"modconv/demod_{form}", nchw(run()))
+        assert_matches(g, f"modconv/nodemod_{form}", nchw(run(demodulate=False)))
+        assert_matches(g, f"modconv/demod_up2_noise_{form}", nchw(run(up=2) + noise))
 
 
 def test_pointwise_matches_eg3d():
     g, x, _, styles = _inputs()
-    check(g, "modconv/torgb_k1", nchw(pointwise(x, jnp.asarray(mapping.pointwise(g.input("conv_w1"))), styles)))
+    assert_matches(
+        g, "modconv/torgb_k1", nchw(pointwise(x, jnp.asarray(mapping.pointwise(g.input("conv_w1"))), styles))
+    )
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 2), (2, 3, 5, 2), (1, 4, 4, 1)])

@@ -7,7 +7,7 @@ import pytest
 
 from nofa_jax.ops.resample import read_bilinear, resize, upsample2d
 from tests import tolerances
-from tests.eg3d_golden import check, golden, nchw, nhwc
+from tests.eg3d_golden import assert_matches, golden, nchw, nhwc
 
 
 def _hat(image, uv):
@@ -33,12 +33,12 @@ def _hat(image, uv):
 )
 def test_resize_matches_pytorch(name, size, antialias):
     g = golden("ops")
-    check(g, f"interpolate/{name}", nchw(resize(nhwc(g.input("interp_x")), (size, size), antialias)))
+    assert_matches(g, f"interpolate/{name}", nchw(resize(nhwc(g.input("interp_x")), (size, size), antialias)))
 
 
 def test_upsample2d_matches_eg3d():
     g = golden("ops")
-    check(g, "upfirdn/upsample2d", nchw(upsample2d(jnp.asarray(nhwc(g.input("x_nchw"))))))
+    assert_matches(g, "upfirdn/upsample2d", nchw(upsample2d(jnp.asarray(nhwc(g.input("x_nchw"))))))
 
 
 @pytest.mark.parametrize("name", ["grid", "grid_edges"])
@@ -46,7 +46,9 @@ def test_read_bilinear_matches_grid_sample(name):
     g = golden("ops")
     image = jnp.asarray(nhwc(g.input("interp_x"))[0])
     values = read_bilinear(image, jnp.asarray(g.input(name)[0, 0]))
-    check(g, {"grid": "grid_sample", "grid_edges": "grid_sample_edges"}[name], np.asarray(values).T[None, :, None])
+    assert_matches(
+        g, {"grid": "grid_sample", "grid_edges": "grid_sample_edges"}[name], np.asarray(values).T[None, :, None]
+    )
 
 
 def test_read_bilinear_and_its_gradients_against_brute_force():

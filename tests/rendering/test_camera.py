@@ -7,7 +7,7 @@ import pytest
 
 from nofa_jax.rendering import camera
 from tests import tolerances
-from tests.eg3d_golden import check, golden
+from tests.eg3d_golden import assert_matches, golden
 
 
 def _cameras():
@@ -20,21 +20,21 @@ def _cameras():
 def test_pose_samplers_and_intrinsics_match_eg3d():
     g = golden("cameras")
     h, v, target, radius = np.split(g["lookat/params"].astype(np.float32), [1, 2, 5], axis=1)
-    check(g, "lookat/poses", camera.eg3d_pose(*map(jnp.asarray, (h[:, 0], v[:, 0], radius[:, 0], target))))
+    assert_matches(g, "lookat/poses", camera.eg3d_pose(*map(jnp.asarray, (h[:, 0], v[:, 0], radius[:, 0], target))))
     dh, dv = g.input("pose_h_noise")[:, 0], g.input("pose_v_noise")[:, 0]
     half = np.float32(np.pi / 2)
     angles = jnp.asarray(half + np.float32(0.3) * dh), jnp.asarray(half + np.float32(0.155) * dv)
-    check(g, "lookat/random", camera.eg3d_pose(*angles, 2.7, (0.0, 0.0, 0.2)))
-    check(g, "gaussian/random", camera.eg3d_pose(*angles, 1.3))
-    check(g, "intrinsics", camera.fov_to_intrinsics(18.837))
+    assert_matches(g, "lookat/random", camera.eg3d_pose(*angles, 2.7, (0.0, 0.0, 0.2)))
+    assert_matches(g, "gaussian/random", camera.eg3d_pose(*angles, 1.3))
+    assert_matches(g, "intrinsics", camera.fov_to_intrinsics(18.837))
 
 
 @pytest.mark.parametrize("size", [8, 64])
 def test_rays_match_eg3d(size):
     g = golden("cameras")
     rays = camera.make_rays(jnp.asarray(g["rays/cam2world"]), jnp.asarray(g["rays/intrinsics"]), size)
-    check(g, f"rays/origins_{size}", rays.origins)
-    check(g, f"rays/dirs_{size}", rays.directions)
+    assert_matches(g, f"rays/origins_{size}", rays.origins)
+    assert_matches(g, f"rays/dirs_{size}", rays.directions)
 
 
 def test_projecting_a_point_of_a_ray_gives_its_pixel():

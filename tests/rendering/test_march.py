@@ -7,7 +7,7 @@ import pytest
 
 from nofa_jax.rendering import march
 from tests import tolerances
-from tests.eg3d_golden import check, golden
+from tests.eg3d_golden import assert_matches, golden
 
 
 def _render(depths, sigma, colors, white_back=False):
@@ -24,10 +24,10 @@ def test_marching_matches_eg3d(case):
     depths = jnp.asarray(2.25 + np.cumsum(g.input("vr_depth_steps"), axis=2))[..., 0]
     sigma = jnp.asarray(g.input("vr_sigma"))[..., 0] - (1000.0 if case == "empty" else 0.0)
     image, depth, weights = _render(depths, sigma, jnp.asarray(g.input("vr_colors")), case == "white")
-    check(g, f"march/{case}_rgb", image)
-    check(g, f"march/{case}_depth", depth[..., None])
+    assert_matches(g, f"march/{case}_rgb", image)
+    assert_matches(g, f"march/{case}_depth", depth[..., None])
     if case != "empty":
-        check(g, f"march/{case}_weights", weights[..., None])
+        assert_matches(g, f"march/{case}_weights", weights[..., None])
 
 
 def test_against_a_loop_over_samples():

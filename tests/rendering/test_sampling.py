@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from nofa_jax.rendering import sampling
-from tests.eg3d_golden import check, golden
+from tests.eg3d_golden import assert_matches, golden
 
 
 @pytest.mark.parametrize("disparity", [False, True])
@@ -15,7 +15,7 @@ def test_stratified_matches_eg3d(jitter, disparity):
     g = golden("ops")
     offsets = g.input("strat_jitter")[..., 0] if jitter == "jitter" else np.full((2, 40, 12), 0.5, np.float32)
     depths = sampling.stratified(2.25, 3.3, jnp.asarray(offsets), disparity)
-    check(g, f"stratified/{jitter}" + ("_disparity" if disparity else ""), depths[..., None])
+    assert_matches(g, f"stratified/{jitter}" + ("_disparity" if disparity else ""), depths[..., None])
 
 
 def test_box_limits_and_per_ray_depths_match_eg3d():
@@ -24,10 +24,10 @@ def test_box_limits_and_per_ray_depths_match_eg3d():
     directions = 0.3 * g.input("box_d") + np.array([0, 0, -1], np.float32)
     directions = directions / np.linalg.norm(directions, axis=-1, keepdims=True)
     near, far = sampling.box_limits(jnp.asarray(origins), jnp.asarray(directions), 1.6)
-    check(g, "box/near", near[..., None])
-    check(g, "box/far", far[..., None])
+    assert_matches(g, "box/near", near[..., None])
+    assert_matches(g, "box/far", far[..., None])
     depths = sampling.stratified(near, far, jnp.asarray(g.input("strat_jitter")[..., 0]))
-    check(g, "stratified/per_ray", depths[..., None])
+    assert_matches(g, "stratified/per_ray", depths[..., None])
 
 
 @pytest.mark.parametrize("name", ["linspace", "random_u"])
@@ -36,13 +36,13 @@ def test_importance_matches_eg3d(name):
     u = np.linspace(0, 1, 14, dtype=np.float32) if name == "linspace" else g.input("pdf_u").reshape(2, 40, 14)
     depths, weights = g["march/depths"][..., 0], g["march/black_weights"][..., 0]
     fine = sampling.importance(jnp.asarray(depths), jnp.asarray(weights), jnp.asarray(np.broadcast_to(u, (2, 40, 14))))
-    check(g, f"importance/{name}", fine[..., None])
+    assert_matches(g, f"importance/{name}", fine[..., None])
 
 
 def test_sample_pdf_matches_eg3d():
     g = golden("ops")
     u = jnp.broadcast_to(jnp.linspace(0, 1, 11), (6, 11))
-    check(g, "pdf/det", sampling.sample_pdf(jnp.asarray(g["pdf/bins"]), jnp.asarray(g["pdf/weights"]), u))
+    assert_matches(g, "pdf/det", sampling.sample_pdf(jnp.asarray(g["pdf/bins"]), jnp.asarray(g["pdf/weights"]), u))
 
 
 def test_sorted_u_gives_sorted_depths_within_the_bins():

@@ -6,7 +6,7 @@ import numpy as np
 
 from nofa_jax.rendering.triplane import EG3D_PLANE_AXES, plane_features, sample_planes
 from tests import tolerances
-from tests.eg3d_golden import check, golden
+from tests.eg3d_golden import assert_matches, golden
 
 
 def test_plane_axes_are_eg3ds():
@@ -14,7 +14,7 @@ def test_plane_axes_are_eg3ds():
     assert EG3D_PLANE_AXES == ((0, 1), (0, 2), (2, 0))
     g = golden("ops")
     projected = np.stack([g.input("tri_points")[..., list(pair)] for pair in EG3D_PLANE_AXES], axis=1)
-    check(g, "triplane/projected", projected.reshape(6, -1, 2))
+    assert_matches(g, "triplane/projected", projected.reshape(6, -1, 2))
 
 
 def test_features_match_eg3d():
@@ -22,8 +22,17 @@ def test_features_match_eg3d():
     planes = jnp.moveaxis(jnp.asarray(g.input("tri_planes")), 2, -1)
     points = jnp.asarray(g.input("tri_points"))
     features = jax.jit(plane_features)(planes, points)
-    check(g, "triplane/features", features)
+    assert_matches(g, "triplane/features", features)
     np.testing.assert_allclose(sample_planes(planes, points), features.mean(1), atol=tolerances.OPS_ATOL)
+
+
+def test_a_pair_of_axes_is_read_in_its_order():
+    """Lists too, as a configuration may hold."""
+    ramp = jnp.broadcast_to(jnp.linspace(-1, 1, 33)[None, None, None, :, None] * 16 / 33, (1, 6, 33, 33, 1))
+    point = jnp.array([[[0.1, 0.2, -0.3]]])
+    pairs = [[0, 1], [1, 0], [0, 2], [2, 0], [1, 2], [2, 1]]  # the ramp along the width shows the first
+    read = plane_features(ramp, point, axes=pairs)[0, :, 0, 0]
+    np.testing.assert_allclose(read, [point[0, 0, first] for first, _ in pairs], atol=tolerances.OPS_ATOL)
 
 
 def test_batched_reads_equal_single_ones_under_remat_and_jit():
